@@ -1,0 +1,168 @@
+"""Settings: one frozen dataclass per script, the only home of defaults.
+
+    config = merge(HpoConfig, command_line(HpoConfig, argv), nni.get_next_parameter())
+
+A setting states its default, its meaning with unit, and what is allowed, once. Whoever gives a value (default <
+command line < tuner), an unknown name, a wrong type or a value out of range raises ValueError with one line that
+names the setting, the value and what is allowed.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def setting(default: Any, help: str, **allowed: Any) -> Any:
+    """A dataclass field. `allowed`: above, minimum, below, maximum (numbers) or choices (a collection)."""
+    return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """What every script that trains one network has in common."""
+
+    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder: train/<class>/*, test/<class>/*")
+    data_dir: str = setting(".data", "folder of downloads and of the packed cache")
+    train_size: int = setting(0, "training images, a stratified subset; 0: all that validation leaves", minimum=0)
+    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it", minimum=0)
+    crop_padding: int = setting(4, "random crop: pixels of padding on each side; 0: off", minimum=0, maximum=16)
+    flip: str = setting("auto", "random horizontal flip; auto: on, but off for digits", choices=("auto", "on", "off"))
+    cutout: int = setting(8, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+
+    optimizer: str = setting("Adam", "name of a torch.optim class")
+    lr: float = setting(0.001, "peak learning rate", above=0)
+    weight_decay: float = setting(0.0, "L2 penalty on kernels and matrices; 5e-4 is usual for SGD", minimum=0)
+    momentum: float = setting(0.9, "momentum, for SGD alone", minimum=0, below=1)
+    epochs: int = setting(30, "passes over the training images", minimum=1)
+    batch_size: int = setting(128, "images a step", minimum=2)
+    warmup: float = setting(0.1, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
+    label_smoothing: float = setting(0.1, "share of each target spread over all classes", minimum=0, below=1)
+    clip: float = setting(0.0, "largest norm of the gradient; 0: no clipping", minimum=0)
+    ema: float = setting(0.0, "decay a step of averaged weights, which are then evaluated; 0: off", minimum=0, below=1)
+
+    device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", "auto: bf16 where it is faster", choices=("auto", "fp32", "bf16"))
+    compile: bool = setting(False, "torch.compile the network")
+    seed: int = setting(0, "seed of split, weights, order and augmentation", minimum=0, maximum=2**31 - 1)
+
+    runs_dir: str = setting("runs", "where a run without NNI puts its folder")
+    name: str = setting("", "name of that folder; empty: made from the settings")
+    resume: bool = setting(False, "go on from the checkpoint in the run's folder")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, getattr(self, field.name), field.type)
+            _check_range(field.name, value, **field.metadata["allowed"])
+            object.__setattr__(self, field.name, value)  # an int given for a float is kept as a float
+
+
+@dataclasses.dataclass(frozen=True)
+class HpoConfig(TrainingConfig):
+    """hpo_trial.py: one network of the zoo, one optimizer, one learning rate."""
+
+    model: str = setting("resnet18", "network of the zoo")
+
+
+# What says where and how to run, not what is computed: a run may be resumed with another value of these.
+NOT_COMPUTED = frozenset({"data_dir", "device", "runs_dir", "name", "resume"})
+
+
+def identity(config: TrainingConfig) -> dict[str, Any]:
+    """The settings that a checkpoint must share with the run that resumes it."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_COMPUTED}
+
+
+def merge(cls: type[Config], given: dict[str, Any], tuner: dict[str, Any] | None = None,
+          **choices: Collection[str]) -> Config:
+    """Settings of class `cls`: default < `given` (the command line) < `tuner`.
+
+    `choices` names the allowed values that only a registry knows: merge(..., model=MODELS).
+    """
+    names = [field.name for field in dataclasses.fields(cls)]
+    values = {**given, **(tuner or {})}
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
+            raise ValueError(f"{key}: not a setting; {hint}")
+    config = cls(**values)
+    for key, allowed in choices.items():
+        _check_range(key, getattr(config, key), choices=tuple(allowed))
+    return config
+
+
+def command_line(cls: type, argv: list[str] | None, description: str) -> dict[str, Any]:
+    """Parse `argv` into the settings that it names; `--help` lists them all."""
+    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for field in dataclasses.fields(cls):
+        flag, text = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
+        if field.type is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, metavar=field.type.__name__.upper(), help=text.replace("%", "%%"))
+    given = vars(parser.parse_args(argv))
+    return {key: _parsed(key, value, cls.__dataclass_fields__[key].type) for key, value in given.items()}
+
+
+def run_script(main: Callable[[], None]) -> int:
+    """Call `main` and return the exit code: 2 for a user's mistake, told in one line without a traceback.
+
+    A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk).
+    """
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise ValueError(message)  # argparse would print the whole usage above its one line
+
+
+def _parsed(key: str, text: Any, kind: type) -> Any:
+    """The value that `text`, a word of the command line, stands for."""
+    if kind in (str, bool):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{key} = {text!r}: must be {_KINDS[kind]}") from None
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _typed(key: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{key} = {value!r}: must be {_KINDS[kind]}")
+    return value
+
+
+def _check_range(key: str, value: Any, above: float | None = None, minimum: float | None = None,
+                 below: float | None = None, maximum: float | None = None, choices: Collection[str] = ()) -> None:
+    problem = None
+    if choices and value not in choices:
+        problem = "must be one of " + ", ".join(choices)
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = "must be a finite number"
+    elif above is not None and not value > above:
+        problem = f"must be above {above}"
+    elif minimum is not None and value < minimum:
+        problem = f"must be at least {minimum}"
+    elif below is not None and not value < below:
+        problem = f"must be below {below}"
+    elif maximum is not None and value > maximum:
+        problem = f"must be at most {maximum}"
+    if problem:
+        raise ValueError(f"{key} = {value!r}: {problem}")

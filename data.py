@@ -1,0 +1,397 @@
+"""Pictures: data sets, packed cache, stratified split, and augmented batches made on the device.
+
+A data set is decoded once into a memory-mapped cache and from then on is a tensor that lives where the model is.
+A pixel is kept as red, green, blue and an unused fourth byte, that is as one 32-bit word: cropping, flipping and
+picking a whole batch is then a single gather of words, on the CPU as on a GPU.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from files import read_json, write_json
+
+SIDE = 32  # pixels
+FORMAT = 1  # of the cache; another number makes old caches be rebuilt
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A packed data set. `*_images` (N, 32, 32, 4) uint8, `*_labels` (N,) int64, both memory maps."""
+
+    name: str
+    checksum: str  # sha256 of all pixels and labels
+    classes: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    train_moments: np.ndarray  # (N, 2, 3) int64: each image's sum and sum of squares of a channel
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+# ---- from a data set to the packed cache
+
+
+def load(data: str, data_dir: str | os.PathLike) -> Pictures:
+    """Open data set `data` (cifar10, digits or a folder), packing it first if there is no whole cache of it.
+
+    Safe when several processes start at once: one packs, the others wait. Raises ValueError with one line that
+    names the file or folder at fault, OSError if `data_dir` cannot be written or the download fails.
+    """
+    source, key = _source(data, Path(data_dir))
+    cache = Path(data_dir) / "cache" / key
+    pictures = _open_cache(cache)
+    if pictures is None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{cache}.lock"):
+            pictures = _open_cache(cache)  # another process may have packed it while we waited
+            if pictures is None:
+                _pack(cache, data, *source())
+                pictures = _open_cache(cache)
+                assert pictures is not None, cache
+    return pictures
+
+
+Split = tuple[np.ndarray, np.ndarray]  # images (N, 32, 32, 3) uint8, labels (N,)
+Source = Callable[[], tuple[list[str], Split, Split]]  # class names, train, test
+
+
+def _source(data: str, data_dir: Path) -> tuple[Source, str]:
+    """What reads data set `data`, and the name of its cache."""
+    if data == "cifar10":
+        return lambda: _read_cifar10(data_dir), "cifar10"
+    if data == "digits":
+        return _read_digits, "digits"
+    root = Path(data)
+    if not root.is_dir():
+        raise ValueError(f"data = {data!r}: no such folder; allowed: cifar10, digits, a folder with train/ and test/")
+    listing = _list_folder(root)
+    # A changed, added or removed file makes another key, hence a fresh cache.
+    files = [(f.path, f.stat().st_size, f.stat().st_mtime_ns) for files in listing.values() for f in files]
+    digest = hashlib.sha256(repr((str(root.resolve()), files)).encode()).hexdigest()
+    return lambda: _read_folder(root, listing), f"{root.resolve().name}-{digest[:16]}"
+
+
+def _read_cifar10(data_dir: Path) -> tuple[list[str], Split, Split]:
+    from torchvision.datasets import CIFAR10  # slow to import, and needed only to pack
+
+    try:
+        train, test = (CIFAR10(data_dir, train=train, download=True) for train in (True, False))
+    except RuntimeError as error:  # a checksum that does not match
+        raise ValueError(f"data = cifar10: {error}") from None
+    except OSError as error:
+        raise OSError(f"data = cifar10: the download failed ({error}); offline, put cifar-10-python.tar.gz into "
+                      f"{data_dir} or give a folder of pictures as data") from None
+    return train.classes, (train.data, np.array(train.targets)), (test.data, np.array(test.targets))
+
+
+def _read_digits() -> tuple[list[str], Split, Split]:
+    """scikit-learn's 1797 scanned digits of 8x8 pixels, enlarged; every fifth or so is held out for the test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in digits.images]
+    rgb = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB") for image in grey]
+    images, labels = np.stack([np.asarray(image) for image in rgb]), digits.target
+    order = stratified_order(labels, seed=0)
+    test, train = np.sort(order[:360]), np.sort(order[360:])
+    return [str(name) for name in digits.target_names], (images[train], labels[train]), (images[test], labels[test])
+
+
+def _list_folder(root: Path) -> dict[str, list[os.DirEntry]]:
+    """The files of root/train/<class>/* and root/test/<class>/*, sorted; hidden files do not count."""
+    listing = {}
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise ValueError(f"data = {root}: no folder {split}/; wanted: train/<class>/* and test/<class>/*")
+        files = [file for folder in os.scandir(root / split) if folder.is_dir() and folder.name[0] != "."
+                 for file in os.scandir(folder) if file.is_file() and file.name[0] != "."]
+        listing[split] = sorted(files, key=lambda file: file.path)
+    train, test = ({_class_of(file) for file in files} for files in listing.values())
+    if len(train) < 2:
+        raise ValueError(f"data = {root}: {len(train)} classes with pictures in train/; at least 2 are needed")
+    if train != test:
+        lacking, name = ("test", min(train - test)) if train - test else ("train", min(test - train))
+        raise ValueError(f"data = {root}: class {name!r} has no pictures in {lacking}/; both need the same classes")
+    return listing
+
+
+def _class_of(file: os.DirEntry) -> str:
+    return os.path.basename(os.path.dirname(file.path))
+
+
+def _read_folder(root: Path, listing: dict[str, list[os.DirEntry]]) -> tuple[list[str], Split, Split]:
+    classes = sorted({_class_of(file) for file in listing["train"]})
+    splits = []
+    for split, files in listing.items():
+        images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = pool.map(_read_picture, [file.path for file in files])
+            bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, mininterval=0.5)
+            for i, image in enumerate(bar):
+                images[i] = image
+        splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))
+    return classes, *splits
+
+
+def _read_picture(path: str) -> np.ndarray:
+    """(32, 32, 3) uint8; any format and size that Pillow reads."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # lets a large JPEG be decoded at a fraction of its size
+            image = ImageOps.exif_transpose(image).convert("RGB")
+            if image.size != (SIDE, SIDE):
+                image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            return np.asarray(image)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not a picture that Pillow can read; remove the file or its class folder") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: broken picture ({error})") from None
+
+
+_ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
+
+
+def _pack(cache: Path, name: str, classes: list[str], train: Split, test: Split) -> None:
+    """Write the cache as a folder that appears whole, under its final name, or not at all."""
+    work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
+    try:
+        checksum = hashlib.sha256()
+        for array in (*train, *test):
+            checksum.update(np.ascontiguousarray(array))
+        arrays = (_words_of(train[0]), train[1].astype(np.int64), _moments(train[0]), _words_of(test[0]),
+                  test[1].astype(np.int64))
+        for key, array in zip(_ARRAYS, arrays, strict=True):
+            with open(work / f"{key}.npy", "wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        sizes = {key: (work / f"{key}.npy").stat().st_size for key in _ARRAYS}
+        meta = {"format": FORMAT, "name": name, "checksum": checksum.hexdigest(), "classes": classes, "sizes": sizes}
+        write_json(work / "meta.json", meta)
+        if cache.exists():  # a truncated or outdated one
+            shutil.rmtree(cache)
+        os.replace(work, cache)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _words_of(images: np.ndarray) -> np.ndarray:
+    """(N, 32, 32, 3) -> (N, 32, 32, 4): one word a pixel."""
+    return np.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
+
+
+def _moments(images: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
+    moments = np.empty((len(images), 2, 3), np.int64)
+    for start in range(0, len(images), 1000):  # in pieces, to keep memory flat
+        piece = images[start : start + 1000].reshape(-1, SIDE * SIDE, 3).astype(np.int64)
+        moments[start : start + 1000, 0], moments[start : start + 1000, 1] = piece.sum(1), (piece**2).sum(1)
+    return moments
+
+
+def _open_cache(cache: Path) -> Pictures | None:
+    """The cache as memory maps, or None if there is none or it is not whole."""
+    if not cache.is_dir():
+        return None
+    try:
+        meta = read_json(cache / "meta.json")
+        whole = meta["format"] == FORMAT and all(
+            (cache / f"{key}.npy").stat().st_size == size for key, size in meta["sizes"].items())
+    except (ValueError, KeyError, TypeError, OSError):
+        whole = False
+    if not whole:
+        print(f"{cache}: truncated or outdated cache, packing the data set again")
+        return None
+    # Mode c (copy on write) shares the pages of the file between processes and gives torch writable memory.
+    arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
+    return Pictures(meta["name"], meta["checksum"], tuple(meta["classes"]), **arrays)
+
+
+# ---- split
+
+
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A random order of all indices in which every stretch holds the classes in their proportions (to within one).
+
+    Each image gets a random rank within its class; images are sorted by rank over class size.
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(rank[shuffled], kind="stable")]
+
+
+def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint, stratified indices (train, validation) into the training data; sizes as in TrainingConfig."""
+    n, classes = len(labels), len(np.unique(labels))
+    val_size = val_size or n // 10
+    train_size = train_size or n - val_size
+    for key, size in (("val_size", val_size), ("train_size", train_size)):
+        if size < classes:
+            raise ValueError(f"{key} = {size}: must be at least {classes}, one image a class")
+    if val_size + train_size > n:
+        raise ValueError(f"train_size = {train_size} and val_size = {val_size}: at most {n} together")
+    order = stratified_order(labels, seed)
+    return order[val_size : val_size + train_size], order[:val_size]
+
+
+# ---- batches
+
+
+class Draws(NamedTuple):
+    """The random choices of a batch, one a image, each (B,)."""
+
+    top: Tensor  # of the crop, -padding..padding
+    left: Tensor
+    flip: Tensor  # bool
+    cut_y: Tensor  # centre of the cutout square, 0..31
+    cut_x: Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crop with padding, horizontal flip and cutout (DeVries & Taylor 2017, arXiv:1708.04552)."""
+
+    crop_padding: int  # pixels
+    flip: bool
+    cutout: int  # side of the square in pixels, 0: off
+
+    def draw(self, size: int, generator: torch.Generator) -> Draws:
+        """Independent draws for `size` images, on the generator's device."""
+        def uniform(low: int, high: int) -> Tensor:
+            return torch.randint(low, high + 1, (size,), generator=generator, device=generator.device)
+
+        pad = self.crop_padding
+        flip = uniform(0, 1).bool() if self.flip else torch.zeros(size, dtype=torch.bool, device=generator.device)
+        return Draws(uniform(-pad, pad), uniform(-pad, pad), flip, uniform(0, SIDE - 1), uniform(0, SIDE - 1))
+
+    def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
+        """Pick and augment: pixels (N, 32, 32) int32, index (B,) -> (B, 32, 32) int32.
+
+        What lies outside of the image, and the cutout square, become `fill`.
+        """
+        grid = torch.arange(SIDE, device=pixels.device)
+        rows = draws.top[:, None] + grid  # (B, 32): source row of each output row
+        cols = draws.left[:, None] + torch.where(draws.flip[:, None], SIDE - 1 - grid, grid)
+        batch = pixels[index[:, None, None], rows.clamp(0, SIDE - 1)[:, :, None], cols.clamp(0, SIDE - 1)[:, None, :]]
+        keep = _inside(rows)[:, :, None] & _inside(cols)[:, None, :]  # (B, 32, 32)
+        if self.cutout:
+            cut = self._cut(draws.cut_y, grid)[:, :, None] & self._cut(draws.cut_x, grid)[:, None, :]
+            keep &= ~cut
+        return torch.where(keep, batch, fill)
+
+    def _cut(self, centre: Tensor, grid: Tensor) -> Tensor:
+        start = centre[:, None] - self.cutout // 2
+        return (grid >= start) & (grid < start + self.cutout)  # (B, 32)
+
+
+def _inside(position: Tensor) -> Tensor:
+    return (position >= 0) & (position < SIDE)
+
+
+class Batches:
+    """Ready batches of one split: x (B, 3, 32, 32) float32 channels_last, normalised, and y (B,), on the device.
+
+    `batches.epoch(e)` depends on the seed and e alone, so that a run can go on from any epoch. With an
+    augmentation the images come shuffled and a last, smaller batch is left out (one shape for all steps);
+    without one they come in order and complete.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, index: np.ndarray, normalization: "Normalization",
+                 batch_size: int, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+        self.pixels, self.labels, self.normalization = pixels, labels, normalization
+        self.index = torch.from_numpy(index).to(pixels.device)
+        self.batch_size = min(batch_size, len(index))
+        self.augmentation, self.seed = augmentation, seed
+
+    @property
+    def images(self) -> int:
+        """Images an epoch."""
+        return len(self) * self.batch_size if self.augmentation else len(self.index)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        n = len(self.index)
+        return n // self.batch_size if self.augmentation else -(-n // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator(self.pixels.device).manual_seed(self.seed * 100_003 + epoch)
+        index = self.index
+        if self.augmentation:
+            index = index[torch.randperm(len(index), generator=generator, device=index.device)]
+        for picked in index.split(self.batch_size)[: len(self)]:
+            if self.augmentation:
+                draws = self.augmentation.draw(len(picked), generator)
+                batch = self.augmentation(self.pixels, picked, draws, self.normalization.fill)
+            else:
+                batch = self.pixels[picked]
+            yield self.normalization(batch), self.labels[picked]
+
+
+class Normalization:
+    """(x - mean) / std with the statistics of the training split; `mean` and `std` (3,) in 0..1."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean, std
+        self.fill = _words(torch.nn.functional.pad((mean * 255).round().to(torch.uint8), (0, 1)))  # the mean colour
+        # Tiled over a whole image, so that the arithmetic runs over long rows and not over three channels.
+        self._scale = (1 / (255 * std)).repeat(SIDE * SIDE)
+        self._shift = (-mean / std).repeat(SIDE * SIDE)
+
+    @classmethod
+    def of(cls, moments: np.ndarray, device: torch.device) -> "Normalization":
+        """From `Pictures.train_moments` of the images of a split, (N, 2, 3)."""
+        mean, square = moments.sum(0) / (len(moments) * SIDE * SIDE)
+        std = np.sqrt(np.maximum(square - mean**2, 1))  # one grey level at least: no division by 0 in a blank channel
+        return cls(*(torch.tensor(value / 255, dtype=torch.float32, device=device) for value in (mean, std)))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, 32, 32) int32 -> (B, 3, 32, 32) float32, channels_last."""
+        flat = _bytes(pixels).reshape(len(pixels), -1).float()  # (B, 32 * 32 * 3)
+        return flat.mul_(self._scale).add_(self._shift).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
+
+
+def _words(images: Tensor) -> Tensor:
+    """(..., 4) uint8 -> (...) int32, the same memory."""
+    return images.view(torch.int32).squeeze(-1)
+
+
+def _bytes(pixels: Tensor) -> Tensor:
+    """(...) int32 -> (..., 3) uint8."""
+    return pixels.unsqueeze(-1).view(torch.uint8)[..., :3]
+
+
+class Loaders(NamedTuple):
+    """Training and validation batches over one copy of the training images."""
+
+    train: Batches
+    val: Batches
+
+
+def training_batches(pictures: Pictures, device: torch.device, *, train_size: int, val_size: int, batch_size: int,
+                     crop_padding: int, flip: str, cutout: int, seed: int) -> Loaders:
+    """Split the training images and make their loaders; the arguments are settings of TrainingConfig."""
+    train, val = split(pictures.train_labels, train_size, val_size, seed)
+    pixels = _words(torch.from_numpy(pictures.train_images)).to(device)
+    labels = torch.from_numpy(pictures.train_labels).to(device)
+    normalization = Normalization.of(pictures.train_moments[train], device)
+    mirrored = flip == "on" or (flip == "auto" and pictures.name != "digits")  # a mirrored digit is no digit
+    augmentation = Augmentation(crop_padding, mirrored, cutout)
+    return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed),
+                   Batches(pixels, labels, val, normalization, max(batch_size, 256)))

@@ -1,0 +1,29 @@
+"""The networks by name: (N, 3, 32, 32) images in, (N, num_classes) logits out, in train and eval alike.
+
+All keep torch's initial weights: batch normalisation makes the scale of the convolutions immaterial.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from . import densenet, dpn, googlenet, mobilenet, resnet, senet, shufflenet, vgg
+
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "vgg": vgg.vgg19,
+    "resnet18": resnet.resnet18,
+    "googlenet": googlenet.googlenet,
+    "densenet121": densenet.densenet121,
+    "mobilenet": mobilenet.mobilenet,
+    "dpn92": dpn.dpn92,
+    "shufflenetg2": shufflenet.shufflenet_g2,
+    "senet18": senet.senet18,
+}
+
+
+def build_model(name: str, num_classes: int) -> nn.Module:
+    if not isinstance(name, str) or name not in MODELS:
+        raise ValueError(f"model: {name!r} is not one of {', '.join(MODELS)}")
+    if not isinstance(num_classes, int) or num_classes < 2:
+        raise ValueError(f"num_classes: {num_classes!r} is not an integer of at least 2")
+    return MODELS[name](num_classes)

@@ -1,0 +1,87 @@
+"""The folder of one run: config.json, metrics.jsonl, TensorBoard events, result.json, each whole or absent.
+
+A run under NNI gets its folder from NNI, any other one lives in runs/<stage>/<name>.
+"""
+
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from files import write_json, write_jsonl
+
+SCHEMA = 1  # of result.json
+
+
+class RunFolder:
+    """Keeps the records of one run.
+
+    folder = RunFolder(path, config)    writes config.json
+    folder.epoch(record)                after each epoch: metrics.jsonl and TensorBoard
+    folder.finish(result)               result.json, with where it comes from
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Any) -> None:
+        self.path, self.config = Path(path), config
+        self._started, self._records = time.time(), []
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in ("metrics.jsonl", "result.json"):  # of an earlier run of this name, or of this one before its stop
+            (self.path / stale).unlink(missing_ok=True)
+        write_json(self.path / "config.json", asdict(config))
+        self._events = SummaryWriter(self.path / "tensorboard")  # NNI's TensorBoard button looks in this folder
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    def epoch(self, record: dict[str, float]) -> None:
+        """Keep one epoch's record; it has `epoch`, counted from 1."""
+        self._records.append(record)
+        write_jsonl(self.path / "metrics.jsonl", self._records)
+        for key, value in record.items():
+            if key != "epoch":
+                self._events.add_scalar(key, value, record["epoch"])
+        self._events.flush()
+
+    def finish(self, result: dict[str, Any], device: torch.device) -> None:
+        """Write result.json: `result`, the settings, and what it takes to judge and repeat it."""
+        self._events.close()
+        write_json(self.path / "result.json", {
+            "schema": SCHEMA, **result, "config": asdict(self.config), "wall_seconds": time.time() - self._started,
+            **provenance(device)})
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Commit, versions, hardware and time of a run."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str:
+    """The commit of the code that runs, with + if it was changed since; unknown outside of a git checkout."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _cpu_name() -> str:
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:  # not Linux
+        pass
+    return f"{name}, {torch.get_num_threads()} threads"
