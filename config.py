@@ -27,7 +27,7 @@ def setting(default: Any, help: str, **allowed: Any) -> Any:
 class TrainingConfig:
     """What every script that trains one network has in common."""
 
-    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder: train/<class>/*, test/<class>/*")
+    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder with train/ and test/")
     data_dir: str = setting(".data", "folder of downloads and of the packed cache")
     train_size: int = setting(0, "training images, a stratified subset; 0: all that validation leaves", minimum=0)
     val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it", minimum=0)

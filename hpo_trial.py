@@ -29,7 +29,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     from data import load, training_batches  # torch and what stands on it: slow to import
     from models import MODELS, build_model
     from run_folder import RunFolder
-    from training import OPTIMIZERS, fit, pick_device, set_seed
+    from training import OPTIMIZERS, fit, load_checkpoint, pick_device, set_seed
 
     given = command_line(HpoConfig, argv, __doc__.splitlines()[0])
     config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
@@ -43,8 +43,11 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     set_seed(config.seed)
     model = build_model(config.model, len(pictures.classes)).to(device)
 
-    folder = RunFolder(run_path(config), config)
-    resume = config.resume or (under_nni() and folder.checkpoint.exists())  # NNI repeats a stopped trial, in its folder
+    path = run_path(config)
+    checkpoint, computes = path / "checkpoint.pt", {**identity(config), "data_checksum": pictures.checksum}
+    resume = config.resume or (under_nni() and checkpoint.exists())  # NNI repeats a stopped trial, in its folder
+    resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
+    folder = RunFolder(path, config)
 
     def on_epoch(record: dict) -> None:
         folder.epoch(record)
@@ -53,8 +56,8 @@ def run(argv: list[str] | None, tuner: dict) -> None:
         print("epoch {epoch:3d}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  "
               "validation {val_accuracy:.2%}  {images_per_second:.0f} images/s".format(**record), flush=True)
 
-    result = fit(model, train, val, config, identity={**identity(config), "data_checksum": pictures.checksum},
-                 checkpoint=folder.checkpoint, resume=resume, on_epoch=on_epoch)
+    result = fit(model, train, val, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
+                 on_epoch=on_epoch)
 
     folder.finish({
         "stage": "hpo", "metric": "validation accuracy after the last epoch", "value": result.metric,

@@ -29,16 +29,12 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike, config: Any) -> None:
         self.path, self.config = Path(path), config
-        self._started, self._records = time.time(), []
+        self._started, self._commit, self._records = time.time(), _commit(), []
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in ("metrics.jsonl", "result.json"):  # of an earlier run of this name, or of this one before its stop
             (self.path / stale).unlink(missing_ok=True)
         write_json(self.path / "config.json", asdict(config))
         self._events = SummaryWriter(self.path / "tensorboard")  # NNI's TensorBoard button looks in this folder
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
 
     def epoch(self, record: dict[str, float]) -> None:
         """Keep one epoch's record; it has `epoch`, counted from 1."""
@@ -53,18 +49,10 @@ class RunFolder:
         """Write result.json: `result`, the settings, and what it takes to judge and repeat it."""
         self._events.close()
         write_json(self.path / "result.json", {
-            "schema": SCHEMA, **result, "config": asdict(self.config), "wall_seconds": time.time() - self._started,
-            **provenance(device)})
-
-
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Commit, versions, hardware and time of a run."""
-    return {
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+            "schema": SCHEMA, **result, "config": asdict(self.config), "commit": self._commit,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+            "wall_seconds": time.time() - self._started, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
 def _commit() -> str:

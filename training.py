@@ -7,9 +7,7 @@ A loader has `epoch(e)`, which yields ready batches (x (B, 3, H, W), y (B,)) on 
 alone, `len()` in batches and `images`, the number of images an epoch.
 """
 
-import copy
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable
@@ -163,13 +161,13 @@ class FitResult:
 
 
 def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict[str, Any],
-        checkpoint: Path | None = None, resume: bool = False,
+        checkpoint: Path | None = None, resume_from: dict[str, Any] | None = None,
         on_epoch: Callable[[dict[str, float]], None] = lambda record: None) -> FitResult:
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
-    seed. `identity`, what the run computes, is kept in the checkpoint; `resume` goes on from there and gives
-    bitwise the same weights as a run without a stop. `on_epoch` also sees the records of epochs resumed from.
+    seed. `identity`, what the run computes, is kept in the checkpoint. `resume_from`, a loaded checkpoint, gives
+    bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
     A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
@@ -181,8 +179,10 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
     result = FitResult()
-    if resume:
-        result.history = load_checkpoint(checkpoint, parts, identity)
+    if resume_from:
+        for name, part in parts.items():
+            part.load_state_dict(resume_from[name])
+        result.history = list(resume_from["history"])
         for record in result.history:
             on_epoch(record)
     stepped = torch.compile(model) if settings.compile else model
@@ -241,19 +241,18 @@ def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
         torch.save({"format": CHECKPOINT_FORMAT, "identity": identity, "history": history, **state}, file)
 
 
-def load_checkpoint(path: Path | None, parts: dict[str, Any], identity: dict[str, Any]) -> list[dict[str, float]]:
-    """Put the states in `path` into `parts` and return the history.
+def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, with its tensors on `device`, for `fit` to resume from.
 
     Raises ValueError with one line if there is no checkpoint, if it is broken, or if it is of another run.
     """
-    if path is None or not os.path.exists(path):
+    if not path.exists():
         raise ValueError(f"resume: there is no checkpoint {path}")
-    device = next(parts["model"].parameters()).device
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         version, theirs = saved["format"], saved["identity"]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path}: not a whole checkpoint ({reason}); delete it to start anew") from None
     if version != CHECKPOINT_FORMAT:
         raise ValueError(f"{path}: format {version}, this version reads {CHECKPOINT_FORMAT}; delete it to start anew")
@@ -261,6 +260,4 @@ def load_checkpoint(path: Path | None, parts: dict[str, Any], identity: dict[str
         if identity.get(key) != theirs.get(key):
             raise ValueError(f"{path}: its run had {key} = {theirs.get(key)!r}, this one has {identity.get(key)!r}; "
                              f"a run goes on with the settings it began with")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return copy.copy(saved["history"])
+    return saved

@@ -1,0 +1,48 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """A data_dir in which digits are packed."""
+    import data
+
+    folder = tmp_path_factory.mktemp("data")
+    data.load("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir():
+    """All of CIFAR-10 as train/<class>/*.jpg and test/<class>/*.jpg, named by the environment."""
+    if "CIFAR10_DIR" not in os.environ:
+        pytest.skip("CIFAR10_DIR does not name a folder with CIFAR-10 as pictures")
+    return Path(os.environ["CIFAR10_DIR"])
+
+
+@pytest.fixture
+def tiny_batches():
+    """Loaders of 64 training and 32 validation images, 8x8 noise with a learnable class signal; batch 16."""
+    class Loader:
+        def __init__(self, n, batch_size):
+            generator = torch.Generator().manual_seed(n)
+            self.y = torch.arange(n) % 4
+            self.x = torch.randn(n, 3, 8, 8, generator=generator) + self.y[:, None, None, None]
+            self.batch_size, self.images = batch_size, n
+
+        def __len__(self):
+            return len(self.y) // self.batch_size
+
+        def epoch(self, epoch):
+            order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(epoch))
+            for picked in order.split(self.batch_size):
+                yield self.x[picked], self.y[picked]
+
+    return Loader(64, 16), Loader(32, 16)

@@ -1,0 +1,142 @@
+"""One trial of stage 1: what it writes, what it tells NNI, how it refuses bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nni
+import pytest
+import torch
+from conftest import ROOT
+
+import hpo_trial
+
+SMALL = ["--model", "shufflenetg2", "--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32"]
+
+
+@pytest.fixture
+def trial(digits_dir, tmp_path, monkeypatch):
+    """Call the trial as NNI would, with `tuner`'s parameters, or alone; returns exit code and what NNI was told."""
+    def call(*argv, tuner=None):
+        told = {"asked": 0, "intermediate": [], "final": []}
+
+        def next_parameter():
+            told["asked"] += 1
+            return tuner or {}
+
+        monkeypatch.setattr(nni, "get_next_parameter", next_parameter)
+        monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
+        monkeypatch.setattr(nni, "report_final_result", told["final"].append)
+        if tuner is not None:
+            monkeypatch.setattr(nni, "get_experiment_id", lambda: "test")
+            monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "nni"))
+        where = ["--data-dir", str(digits_dir), "--runs-dir", str(tmp_path / "runs")]
+        return hpo_trial.main([*SMALL, *where, *argv]), told
+    return call
+
+
+def test_a_trial_under_nni(trial, tmp_path):
+    parameters = {"lr": 0.01, "optimizer": "Adamax", "model": "mobilenet"}
+    code, told = trial("--epochs", "2", tuner=parameters)
+    folder = tmp_path / "nni"
+    result = json.loads((folder / "result.json").read_text())
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert code == 0 and told["asked"] == 1
+    assert told["intermediate"] == [epoch["val_accuracy"] for epoch in epochs] and len(epochs) == 2
+    echo = {f"run.{key}": value for key, value in parameters.items()}
+    assert told["final"] == [{"default": epochs[-1]["val_accuracy"], **echo}]
+    assert json.loads((folder / "config.json").read_text()).items() >= parameters.items()
+    assert result["value"] == result["last"]["val_accuracy"] and result["parameters"] == 3217226
+    assert result["data"] | {"checksum": 0} == {
+        "name": "digits", "checksum": 0, "classes": 10, "train_images": 64, "val_images": 32}
+    assert result.keys() >= {"commit", "versions", "hardware", "wall_seconds", "best", "config", "diverged"}
+    assert list(folder.glob("tensorboard/events.out.tfevents.*"))
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["identity"]["lr"] == 0.01
+
+
+def test_a_trial_that_nni_repeats_goes_on_from_its_checkpoint(trial, tmp_path, monkeypatch):
+    """NNI runs a stopped trial again in the same folder."""
+    def stop(value):
+        raise KeyboardInterrupt
+
+    parameters = {"lr": 0.01}
+    _, whole = trial("--epochs", "2", tuner=parameters)
+    (tmp_path / "nni" / "checkpoint.pt").unlink()
+    with monkeypatch.context() as context:
+        code = hpo_trial.nni.report_intermediate_result
+        context.setattr(nni, "get_next_parameter", lambda: parameters)
+        context.setattr(nni, "report_intermediate_result", stop)
+        with pytest.raises(KeyboardInterrupt):
+            hpo_trial.main([*SMALL, "--epochs", "2", "--data-dir", str(tmp_path / "d")])
+        assert code is not stop
+    assert not (tmp_path / "nni" / "result.json").exists()
+    code, again = trial("--epochs", "2", "--data-dir", str(tmp_path / "d"), tuner=parameters)
+    assert code == 0 and again["intermediate"] == whole["intermediate"] and again["final"] == whole["final"]
+
+
+def test_a_diverged_trial_reports_the_worst_metric(trial, tmp_path):
+    code, told = trial("--epochs", "2", "--optimizer", "SGD", tuner={"lr": 1e30})
+    assert code == 0 and told["final"] == [{"default": 0.0, "run.lr": 1e30}]
+    result = json.loads((tmp_path / "nni" / "result.json").read_text())
+    assert result["diverged"] and result["value"] == 0
+
+
+def test_the_test_set_is_never_read(trial, monkeypatch):
+    import data
+
+    whole = data.load
+
+    def without_test(*args):
+        pictures = whole(*args)
+        object.__setattr__(pictures, "test_images", None)
+        object.__setattr__(pictures, "test_labels", None)
+        return pictures
+
+    monkeypatch.setattr(data, "load", without_test)
+    assert trial("--epochs", "1")[0] == 0
+
+
+@pytest.mark.parametrize(("argv", "tuner", "words"), [
+    (["--model", "resnet19"], None, ["model = 'resnet19'", "resnet18"]),
+    (["--optimizer", "adam"], None, ["optimizer = 'adam'", "Adam"]),
+    (["--lr=-1"], None, ["lr = -1.0", "above 0"]),
+    (["--lr", "nan"], None, ["lr = nan", "finite"]),
+    ([], {"lr": "0.01"}, ["lr = '0.01'", "number"]),
+    ([], {"learning": 0.1}, ["learning", "not a setting"]),
+    (["--data", "nowhere"], None, ["data = 'nowhere'", "no such folder"]),
+    (["--train-size", "100000"], None, ["train_size = 100000", "at most 1437"]),
+    (["--resume", "--name", "fresh"], None, ["no checkpoint", "fresh"]),
+    (["--runs-dir", "/dev/null/runs"], None, ["/dev/null/runs"]),
+    (["--data-dir", "/dev/null/data"], None, ["/dev/null/data"]),
+])
+def test_bad_input_is_one_line_with_exit_code_2(trial, tmp_path, capsys, argv, tuner, words):
+    code, told = trial(*argv, tuner=tuner)
+    error = capsys.readouterr().err
+    assert code == 2 and told["asked"] == 1 and told["final"] == []
+    assert error.startswith("error: ") and error.count("\n") == 1 and all(word in error for word in words), error
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="checks what is said where there is no CUDA device")
+def test_cuda_where_there_is_none(trial, capsys):
+    assert trial("--device", "cuda")[0] == 2
+    assert "device = 'cuda'" in capsys.readouterr().err
+
+
+def test_a_refused_resume_leaves_the_earlier_run_as_it_was(trial, tmp_path):
+    assert trial("--epochs", "1", "--name", "a")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert trial("--epochs", "2", "--name", "a", "--resume")[0] == 2
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_whole(digits_dir, tmp_path):
+    """A real process under a real limit of file size, as a person would see it."""
+    limited = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, -1)); import hpo_trial;"
+               "sys.exit(hpo_trial.main(sys.argv[1:]))")
+    argv = [*SMALL, "--epochs", "1", "--data-dir", str(digits_dir), "--runs-dir", str(tmp_path), "--name", "a"]
+    done = subprocess.run([sys.executable, "-c", limited, *argv], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert sorted(path.name for path in (tmp_path / "hpo" / "a").iterdir()) == ["config.json", "tensorboard"]

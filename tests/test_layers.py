@@ -1,0 +1,55 @@
+"""Who may import whom: arrows point down only, scripts never import scripts, nothing runs at import."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+LEVEL = {"config": 0, "files": 0, "models": 1, "data": 1, "training": 2, "run_folder": 2, "guard": 2}
+SCRIPTS = {"hpo_trial", "experiment"}
+FORBIDDEN = {  # besides all of our own modules of the same or a higher level
+    "config": {"torch", "torchvision", "nni", "numpy"}, "files": {"torch", "torchvision", "nni", "numpy"},
+    "models": {"config"}, "data": {"nni", "config"}, "training": {"nni", "config"}, "run_folder": {"nni", "config"},
+    "guard": {"torch", "torchvision"}, "experiment": {"torch", "torchvision"},
+}
+OURS = {*LEVEL, *SCRIPTS}
+FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("models/*.py"), *ROOT.glob("guard/*.py")])
+
+
+def module(path):
+    """models/vgg.py -> models"""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Top-level names of everything that a file imports, inside of functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    name, used = module(path), set(imports(path))
+    assert name in OURS, f"{name} has no level yet: give it one"
+    level = LEVEL.get(name, 3)
+    upward = {other for other in used & OURS if other != name and LEVEL.get(other, 3) >= level}
+    assert not upward and not used & FORBIDDEN.get(name, set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_runs_at_import(path):
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    for node in ast.parse(path.read_text()).body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        entry = isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
+        assert isinstance(node, definitions) or docstring or entry, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_every_script_has_a_main(name):
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    [main] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    assert ast.unparse(main.args) == "argv: list[str] | None=None" and ast.unparse(main.returns) == "int"

@@ -1,0 +1,201 @@
+"""Training: optimizers, schedule, one step against the textbook, bitwise repeat and resume, divergence."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from training import (
+    OPTIMIZERS,
+    build_optimizer,
+    evaluate,
+    fit,
+    load_checkpoint,
+    pick_device,
+    pick_dtype,
+    schedule,
+    train_step,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    optimizer: str = "Adam"
+    lr: float = 0.01
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    epochs: int = 4
+    warmup: float = 0.1
+    label_smoothing: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.0
+    precision: str = "fp32"
+    compile: bool = False
+    seed: int = 0
+
+
+def network(seed=0, dropout=0.2):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# ---- optimizer, schedule, device
+
+
+@pytest.mark.parametrize("name", ["Adadelta", "Adagrad", "Adam", "Adamax", "SGD"])
+def test_an_optimizer_is_what_its_name_says(name):
+    optimizer = build_optimizer(network(), name, 0.1, 0.01, 0.9)
+    assert type(optimizer) is getattr(torch.optim, name)
+    decayed, plain = optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0)
+    assert {p.ndim for p in decayed["params"]} == {4, 2} and {p.ndim for p in plain["params"]} == {1}
+    assert set(OPTIMIZERS) == {"Adadelta", "Adagrad", "Adam", "Adamax", "SGD"}
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="optimizer = 'adam': must be one of Adadelta"):
+        build_optimizer(network(), "adam", 0.1, 0, 0.9)
+
+
+def test_schedule_rises_and_falls():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)]) and rates[10] == 1
+    assert rates[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * i / 90) for i in range(90)])
+    assert min(rates) > 0 and schedule(0, 1, 0.0) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="checks what is said where there is no CUDA device")
+def test_cuda_where_there_is_none():
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device = 'cuda'.*allowed: auto, cpu"):
+        pick_device("cuda")
+
+
+def test_automatic_precision_is_a_function_of_hardware_and_network(monkeypatch):
+    depthwise, cpu = nn.Conv2d(8, 8, 3, groups=8), torch.device("cpu")
+    for has_bf16, plain in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("training._cpu_has_bf16", lambda value=has_bf16: value)
+        assert pick_dtype("auto", cpu, network()) == plain
+        assert pick_dtype("auto", cpu, depthwise) == torch.float32
+    assert pick_dtype("bf16", cpu, depthwise) == torch.bfloat16
+
+
+# ---- step and evaluation against the textbook
+
+
+def test_fp32_training_equals_the_textbook_loop(tiny_batches):
+    """Ours: channels_last and autocast switched off. Theirs: NCHW, CrossEntropyLoss, the same schedule."""
+    train, _ = tiny_batches
+    ours, theirs = network(dropout=0), network(dropout=0)
+    ours.to(memory_format=torch.channels_last)
+    a, b = build_optimizer(ours, "SGD", 0.1, 0.0, 0.9), torch.optim.SGD(theirs.parameters(), 0.1, 0.9, nesterov=True)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    losses = [train_step(ours, a, x, y, lr=0.1, dtype=torch.float32, label_smoothing=0.1, clip=1.0)[0]
+              for x, y in train.epoch(0)]
+    for (x, y), expected in zip(train.epoch(0), losses, strict=True):
+        b.zero_grad()
+        loss = criterion(theirs(x), y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        b.step()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_equals_the_plain_mean(tiny_batches):
+    model, (_, val) = network(), tiny_batches
+    scores = evaluate(model, val.epoch(0), torch.float32)
+    logits = model.eval()(val.x)
+    assert scores["loss"] == pytest.approx(F.cross_entropy(logits, val.y).item(), rel=1e-5)
+    assert scores["accuracy"] == pytest.approx((logits.argmax(1) == val.y).float().mean().item())
+
+
+def test_training_learns_and_bf16_comes_close(tiny_batches):
+    accuracy = {}
+    for precision in ("fp32", "bf16"):
+        settings = Settings(precision=precision, epochs=15, lr=0.03)
+        result = fit(network(), *tiny_batches, settings, identity={})
+        accuracy[precision] = result.metric
+        assert result.last["epoch"] == 15 and result.best["val_accuracy"] >= result.metric
+    assert accuracy["fp32"] > 0.9 and accuracy["bf16"] > 0.85
+
+
+# ---- repeat, resume, checkpoints
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "ema"), [("Adam", 0.0), ("SGD", 0.9), ("Adadelta", 0.0), ("Adagrad", 0.0), ("Adamax", 0.5)])
+def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, ema):
+    settings = Settings(optimizer=optimizer, ema=ema)
+    whole = network()
+    expected = fit(whole, *tiny_batches, settings, identity={"a": 1})
+
+    def stop_after_two(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), *tiny_batches, settings, identity={"a": 1}, checkpoint=tmp_path / "c.pt",
+            on_epoch=stop_after_two)
+    resumed, seen = network(seed=1), []
+    torch.manual_seed(99)
+    saved = load_checkpoint(tmp_path / "c.pt", {"a": 1}, torch.device("cpu"))
+    result = fit(resumed, *tiny_batches, settings, identity={"a": 1}, resume_from=saved,
+                 on_epoch=lambda record: seen.append(record["epoch"]))
+    assert same(whole, resumed) and seen == [1, 2, 3, 4]
+    assert [r["train_loss"] for r in result.history] == [r["train_loss"] for r in expected.history]
+
+
+def test_the_seed_makes_a_run_repeat_bitwise(tiny_batches):
+    models = [network(), network(), network()]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        fit(model, *tiny_batches, Settings(seed=seed), identity={})
+    assert same(models[0], models[1]) and not same(models[0], models[2])
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda path: path.unlink(), "there is no checkpoint"),
+    (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "not a whole checkpoint"),
+    (lambda path: path.write_bytes(b""), "not a whole checkpoint"),
+    (lambda path: path.write_text("hello"), "not a whole checkpoint"),
+    (lambda path: torch.save({"format": 99, "identity": {}}, path), "format 99"),
+    (lambda path: None, "its run had lr = 0.1, this one has 0.2"),
+])
+def test_unusable_checkpoints_are_refused_with_the_reason(tiny_batches, tmp_path, damage, words):
+    path = tmp_path / "c.pt"
+    fit(network(), *tiny_batches, Settings(epochs=1), identity={"lr": 0.1}, checkpoint=path)
+    damage(path)
+    identity = {"lr": 0.2} if "lr" in words else {"lr": 0.1}
+    with pytest.raises(ValueError, match=words) as error:
+        load_checkpoint(path, identity, torch.device("cpu"))
+    assert "\n" not in str(error.value)
+
+
+# ---- divergence
+
+
+def test_a_diverging_run_ends_with_the_worst_metric(tiny_batches):
+    settings = Settings(optimizer="SGD", lr=1e30, clip=0.0)
+    result = fit(network(), *tiny_batches, settings, identity={})
+    assert result.diverged and result.metric == 0 and len(result.history) < settings.epochs
+
+
+def test_a_bad_picture_in_the_second_epoch_keeps_the_first(tiny_batches):
+    train, val = tiny_batches
+
+    class Poisoned(type(train)):
+        def epoch(self, epoch):
+            for x, y in super().epoch(epoch):
+                yield (x if epoch == 0 else x * math.nan), y
+
+    result = fit(network(), Poisoned(64, 16), val, replace(Settings(), epochs=3), identity={})
+    assert result.diverged and result.metric == 0 and [r["epoch"] for r in result.history] == [1]
