@@ -69,8 +69,9 @@ class HpoConfig(TrainingConfig):
     model: str = setting("resnet18", "network of the zoo")
 
 
-# What says where and how to run, not what is computed: a run may be resumed with another value of these.
-NOT_COMPUTED = frozenset({"data_dir", "device", "runs_dir", "name", "resume"})
+# What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
+# set is recognised by its checksum, wherever it lies.)
+NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

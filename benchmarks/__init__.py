@@ -1,0 +1,11 @@
+"""What is fast and what is small, measured side by side. Run from the root of the repository:
+
+    python -m benchmarks.input_pipeline    batched augmentation against per-image transforms in a DataLoader
+    python -m benchmarks.training_step     our training step against the textbook loop, input included
+    python -m benchmarks.precision         the training step in fp32 and bf16, NCHW and channels_last
+    python -m benchmarks.startup           from the start of a trial's process to its first batch and step
+    python -m benchmarks.memory            peak memory of the loader and of packing
+
+Each prints Markdown tables with the machine, the versions and the commit, and writes all single measurements as
+JSON with --out FILE. Rivals take turns in one process, so that a busy machine slows all of them.
+"""

@@ -1,0 +1,236 @@
+"""NNI made trustworthy: check, run, resume and stop an experiment, and get its true results.
+
+    python experiment.py check config_hpo.yml      every trap that can be known before the start, on one screen
+    python experiment.py run config_hpo.yml        checked, web UI on this machine only, watched, results, clean stop
+    python experiment.py results latest            of a running, finished, stopped or killed experiment
+    python experiment.py resume latest             go on with a stopped or killed one
+    python experiment.py stop latest               end it and everything it started
+
+Exit code 0: the experiment finished, at least one trial completed with a finite metric, and none failed, ended without
+a metric, reported NaN or ran other parameters than recorded (trials stopped early are fine). 1: anything else that
+went wrong. 2: a mistake in the command or the config, nothing was started. 130, 143: interrupted, and stopped cleanly.
+"""
+
+import argparse
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import yaml
+
+import manager
+import preflight
+import results
+import results_view
+import watchdog
+from files import atomic_write
+from manager import Experiment
+
+SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
+
+
+class Signals:
+    """Remembers SIGINT, SIGTERM and SIGHUP instead of raising: neither a start nor a stop is ever cut in two."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup
+                    self.before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            print("\nstill stopping, please wait", file=sys.stderr, flush=True)
+        self.received = self.received or number
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    try:
+        return arguments.command(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (manager.StartFailed, watchdog.ExperimentFailed) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="experiment.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function in (check, run, resume, results_of, stop):
+        name = function.__name__.partition("_")[0]
+        command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
+        command.set_defaults(command=function)
+        if name in ("check", "run"):
+            command.add_argument("config", metavar="CONFIG", type=Path, help="an NNI 3.0 experiment file")
+            command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
+                                 help="override one key of the config, e.g. --set maxTrialNumber=8")
+        else:
+            command.add_argument("experiment", metavar="ID", help="an ID, `latest`, or an experiment's folder")
+        if name in ("check", "run", "resume"):
+            command.add_argument("--port", type=int, help="of the web UI; default: the first free one from 8080 on")
+        if name in ("run", "resume"):
+            command.add_argument("--keep-ui", action="store_true", help="leave the web UI up after a normal end")
+            command.add_argument("--stall", type=float, default=watchdog.STALL_SECONDS, metavar="SECONDS",
+                                 help="give up if no trial is waiting or running for so long (%(default).0f)")
+        if name in ("run", "resume", "results"):
+            command.add_argument("--out", type=Path, help="folder of results.csv and best.json; default: runs/NAME")
+        if name == "results":
+            command.add_argument("--csv", type=Path, help="write the CSV to this file instead")
+    return parser.parse_args(argv)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """look for every trap before the start"""
+    config, port = load(arguments)
+    findings = preflight.check(config, port)
+    print(preflight.render(findings))
+    return 2 if any(finding.problem for finding in findings) else 0
+
+
+def load(arguments: argparse.Namespace) -> tuple[dict, int]:
+    """The effective config and the port it will use."""
+    pairs = [text.partition("=") for text in arguments.set]
+    for text, (_, equals, _) in zip(arguments.set, pairs, strict=True):
+        if not equals:
+            raise ValueError(f"--set {text}: must be KEY=VALUE")
+    config = preflight.load_config(arguments.config, {key: value for key, _, value in pairs})
+    return config, manager.pick_port(arguments.port)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """check, start, watch, show the results, stop"""
+    with Signals() as signals:
+        with manager.start_lock():
+            config, port = load(arguments)
+            problems = [finding for finding in preflight.check(config, port) if finding.problem]
+            if problems:
+                print(preflight.render(problems), file=sys.stderr)
+                return 2
+            _assert_reachable(config)
+            file = (arguments.out or folder_of(config.get("experimentName") or "experiment")) / "config.yml"
+            with atomic_write(file) as stream:
+                yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
+            print(f"checks passed, starting NNI on port {port}", flush=True)
+            home = Path(config.get("experimentWorkingDirectory") or manager.registry_folder())
+            experiment = manager.create(file, port, home)
+        return follow(experiment, arguments, signals)
+
+
+def _assert_reachable(config: dict) -> None:
+    """Workers of the remote service call back to the web port, which listens on this machine only."""
+    address = str(config.get("nniManagerIp", ""))
+    if config["trainingService"].get("platform") == "remote" and not manager.is_loopback(address):
+        raise ValueError("nniManagerIp: must be 127.0.0.1 for the remote service, with `ssh -R PORT:127.0.0.1:PORT "
+                         "WORKER` open to each worker: the web port is not reachable from other machines")
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """go on with a stopped or killed experiment"""
+    experiment = manager.find(arguments.experiment)
+    with Signals() as signals:
+        with manager.start_lock():
+            results.load(experiment.folder, alive=False)  # ValueError if there is nothing to go on with
+            if manager.manager_process(experiment):
+                raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
+            _await_survivors(experiment)
+            port = manager.pick_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
+            log = experiment.folder / "log" / "dispatcher.log"
+            log_start = log.stat().st_size if log.exists() else 0
+            print(f"resuming {experiment.id} on port {port}", flush=True)
+            experiment = manager.resume(experiment, port)
+        return follow(experiment, arguments, signals, log_start)
+
+
+def _await_survivors(experiment: Experiment) -> None:
+    """A tuner that has outlived its manager would take the place of the new one."""
+    if survivors := manager.processes_of(experiment):
+        print(f"waiting up to {SURVIVOR_SECONDS:.0f} s for {len(survivors)} surviving process(es) of {experiment.id}")
+        manager.wait_gone(survivors, SURVIVOR_SECONDS)
+    _tell(manager.stop(experiment))
+
+
+def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signals, log_start: int = 0) -> int:
+    """Watch a running experiment to its end, stop it whatever happens, report; returns the exit code."""
+    print(f"experiment {experiment.id} ({experiment.name}), web UI {experiment.url} (this machine only)", flush=True)
+    watch = watchdog.Watch(experiment, lambda: signals.received is not None, arguments.stall, log_start)
+    reason, at_once, keep = "", False, False
+    try:
+        watch.follow()
+        keep = arguments.keep_ui and signals.received is None
+    except (watchdog.ExperimentFailed, ValueError, OSError) as error:
+        reason, at_once = str(error), isinstance(error, watchdog.ProcessStorm)
+    finally:
+        if not keep:
+            print("stopping NNI (takes a few seconds)", flush=True)
+            _tell(manager.stop(experiment, at_once))
+    code = report(experiment, arguments, alive=keep, reason=reason)
+    if keep:
+        print(f"web UI still up: {experiment.url}  end it with: python experiment.py stop {experiment.id}")
+    if signals.received:
+        print(f"interrupted; go on with: python experiment.py resume {experiment.id}", file=sys.stderr)
+        return 128 + signals.received
+    return code
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", flush=True)
+
+
+def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, reason: str = "") -> int:
+    """Table, files and problems of an experiment; 0 if there is nothing wrong with it."""
+    state = results.load(experiment.folder, alive)
+    if state.trials:
+        print(f"\n{results_view.table(state)}\n")
+    print(results_view.summary(state))
+    folder = arguments.out or folder_of(state.name)
+    csv_file = getattr(arguments, "csv", None) or folder / "results.csv"
+    results_view.write_csv(state, csv_file)
+    best = results_view.write_best(state, folder / "best.json")
+    print(f"wrote {csv_file}" + (f" and {folder / 'best.json'}" if best else "; no best.json"), flush=True)
+    problems = state.problems()
+    for line in [*problems, *([reason] if reason else [])]:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if problems or reason else 0
+
+
+def folder_of(name: str) -> Path:
+    """runs/NAME, with a name that is safe as a folder."""
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment")
+
+
+def results_of(arguments: argparse.Namespace) -> int:
+    """show and write the true results"""
+    experiment = manager.find(arguments.experiment)
+    return report(experiment, arguments, alive=manager.manager_process(experiment) is not None)
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    """end an experiment and everything it started"""
+    experiment = manager.find(arguments.experiment)
+    was_running = bool(manager.processes_of(experiment))
+    _tell(manager.stop(experiment))
+    if left := manager.processes_of(experiment):
+        raise watchdog.ExperimentFailed(f"{experiment.id}: still there: " + ", ".join(str(p.pid) for p in left))
+    print(f"{experiment.id} stopped" if was_running else f"{experiment.id} was not running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

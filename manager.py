@@ -1,0 +1,321 @@
+"""The processes of an NNI experiment: found, started and stopped without ever trusting a bare pid.
+
+`nnictl` keeps pids in ~/nni-experiments/.experiment and signals whatever carries them today. Here a process belongs
+to an experiment only if its own command line or environment says so.
+"""
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+DEFAULT_PORT = 8080
+START_SECONDS = 120.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
+STOP_SECONDS = 60.0  # NNI's own limit for its shutdown
+PRELOAD = Path(__file__).resolve().with_name("nni_loopback.cjs")
+
+
+class StartFailed(RuntimeError):
+    """NNI did not start; the message is one line with the reason."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment as NNI's registry records it; pid, port and status are hints, not facts."""
+
+    id: str
+    name: str
+    folder: Path
+    pid: int | None = None
+    port: int | None = None
+    status: str = "STOPPED"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def registry_folder() -> Path:
+    """Where NNI keeps its registry, whatever `experimentWorkingDirectory` says."""
+    return Path.home() / "nni-experiments"
+
+
+def read_registry() -> dict[str, dict]:
+    """All experiments NNI knows; a missing or half-written registry counts as empty."""
+    try:
+        records = json.loads((registry_folder() / ".experiment").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: record for key, record in records.items() if isinstance(record, dict)}
+
+
+def find(spec: str) -> Experiment:
+    """The experiment of an ID, of `latest` or of an experiment's folder; ValueError if there is none."""
+    records = read_registry()
+    if spec == "latest" and records:
+        spec = max(records, key=lambda key: records[key].get("startTime") or 0)
+    if spec in records:
+        return _from_record(spec, records[spec])
+    for folder in (Path(spec), registry_folder() / spec):
+        if (folder / "db" / "nni.sqlite").is_file():
+            return _from_folder(folder.resolve(), records)
+    known = ", ".join(sorted(records, key=lambda key: -(records[key].get("startTime") or 0))[:5])
+    raise ValueError(f"{spec}: no such experiment; latest first: {known or 'none, nothing was ever started here'}")
+
+
+def _from_folder(folder: Path, records: dict[str, dict]) -> Experiment:
+    if folder.name in records:
+        known = _from_record(folder.name, records[folder.name])
+        if known.folder.resolve() == folder:  # and not a copy of it elsewhere
+            return known
+    return Experiment(folder.name, folder.name, folder)
+
+
+def _from_record(key: str, record: dict) -> Experiment:
+    folder = Path(record.get("logDir") or registry_folder()) / key
+    name = record.get("experimentName") or key
+    return Experiment(key, name, folder, record.get("pid"), record.get("port"), record.get("status", "STOPPED"))
+
+
+def mark_stopped(experiment: Experiment) -> None:
+    """Write STOPPED into NNI's registry, with NNI's own lock; only if it says anything else."""
+    if read_registry().get(experiment.id, {}).get("status", "STOPPED") != "STOPPED":
+        from nni.tools.nnictl.config_utils import Experiments  # 1 s, and rarely needed
+
+        Experiments().update_experiment(experiment.id, "status", "STOPPED")
+
+
+def manager_process(experiment: Experiment) -> psutil.Process | None:
+    """The live NNI manager of this experiment, recognised by its command line."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _is_manager(process.cmdline(), experiment):
+                return process
+    return None
+
+
+def _is_manager(cmdline: list[str], experiment: Experiment) -> bool:
+    if not any(part.endswith(os.path.join("nni_node", "main.js")) for part in cmdline):
+        return False
+    options = dict(itertools.pairwise(cmdline))
+    folder = Path(options.get("--experiments-directory", "/")) / experiment.id
+    return options.get("--experiment-id") == experiment.id and folder == experiment.folder
+
+
+def stranger(experiment: Experiment) -> str | None:
+    """What runs under the recorded pid if it is not this experiment's manager (NNI would have killed it)."""
+    if experiment.status == "STOPPED" or not experiment.pid:
+        return None
+    with contextlib.suppress(psutil.Error):
+        cmdline = psutil.Process(experiment.pid).cmdline()
+        if cmdline and not _is_manager(cmdline, experiment):
+            return " ".join(cmdline)[:60]
+    return None
+
+
+def processes_of(experiment: Experiment) -> list[psutil.Process]:
+    """Manager, tuner, trials and their children; never this process or one it was started from."""
+    me = psutil.Process()
+    spared = {me, *me.parents()}
+    found: dict[psutil.Process, None] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _is_manager(process.cmdline(), experiment) or _carries_mark(process.environ(), experiment):
+                found.update(dict.fromkeys([process, *process.children(recursive=True)]))
+    return [process for process in found if process not in spared and not is_gone(process)]
+
+
+def _carries_mark(environment: dict[str, str], experiment: Experiment) -> bool:
+    """Trials carry the experiment's ID, the tuner carries its log folder."""
+    if environment.get("NNI_EXP_ID") == experiment.id:
+        return Path(environment.get("NNI_OUTPUT_DIR", "/")).is_relative_to(experiment.folder)
+    return environment.get("NNI_LOG_DIRECTORY") == str(experiment.folder / "log")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """True for an ended process, also if nobody has collected its exit status yet (containers without init)."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_gone(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all are gone; those that are not after `seconds` are returned."""
+    end = time.monotonic() + seconds
+    while (left := [process for process in processes if not is_gone(process)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def end(processes: list[psutil.Process], seconds: float = 5.0) -> None:
+    """Terminate, wait, kill."""
+    for action in ("terminate", "kill"):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                getattr(process, action)()
+        processes = wait_gone(processes, seconds)
+
+
+def stop(experiment: Experiment, at_once: bool = False) -> list[str]:
+    """End every process of the experiment and return a line for each thing worth telling.
+
+    `at_once` kills the manager instead of asking it: in a process storm it does not answer, and spawns on.
+    """
+    notes = []
+    if other := stranger(experiment):
+        notes.append(f"pid {experiment.pid} of the registry now belongs to another program, left alone: {other}")
+    processes = processes_of(experiment)  # while the family tree is whole
+    manager = manager_process(experiment)
+    if manager is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            manager.kill() if at_once else manager.terminate()
+        if wait_gone([manager], STOP_SECONDS):
+            notes.append(f"NNI's manager ignored SIGTERM for {STOP_SECONDS:.0f} s and was killed")
+            manager.kill()
+    if left := wait_gone(list({*processes, *processes_of(experiment)}), 1.0):
+        notes.append(f"{len(left)} process(es) had outlived NNI's manager and were ended")
+        end(left)
+    mark_stopped(experiment)
+    return notes
+
+
+@contextlib.contextmanager
+def start_lock() -> Iterator[None]:
+    """One start at a time: two `nnictl create` on one port both report success and mix up their configs."""
+    registry_folder().mkdir(parents=True, exist_ok=True)
+    handle = os.open(registry_folder(), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_free(port: int) -> bool:
+    """True if a server could listen on 127.0.0.1:port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as node does: TIME_WAIT does not matter
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def pick_port(wanted: int | None, usual: int = DEFAULT_PORT) -> int:
+    """`wanted` must be free (ValueError); without one, the first free port from `usual` on."""
+    if wanted is not None:
+        if not 1024 <= wanted <= 65535:
+            raise ValueError(f"--port {wanted}: choose a port from 1024 to 65535")
+        if not is_free(wanted):
+            raise ValueError(f"--port {wanted}: taken by another program; leave --port out to get the next free one")
+        return wanted
+    for port in range(usual, min(usual + 100, 65536)):
+        if is_free(port):
+            return port
+    raise ValueError(f"no free port from {usual} to {usual + 99}; name one with --port")
+
+
+def launch_environment() -> dict[str, str]:
+    """This interpreter first on PATH, the web server on loopback, no proxy in between, no traces of another trial."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NNI_")}
+    environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environment.get("PATH", os.defpath)
+    preload = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
+    environment["NODE_OPTIONS"] = f'{environment.get("NODE_OPTIONS", "")} --require="{preload}"'.strip()
+    for key in ("no_proxy", "NO_PROXY"):
+        environment[key] = ",".join(filter(None, [environment.get(key), "localhost", "127.0.0.1"]))
+    return environment
+
+
+def create(config_file: Path, port: int, home: Path) -> Experiment:
+    """`nnictl create` into `home`; StartFailed unless its manager lives and listens on loopback only."""
+    code, output = _nnictl(["create", "--config", str(config_file), "--port", str(port)])
+    started = re.search(r"Experiment ID: (\w+)", output)
+    if started is None:
+        raise StartFailed(f"nnictl create failed: {_reason(output)}")
+    in_registry = started[1] in read_registry()
+    experiment = find(started[1]) if in_registry else Experiment(started[1], started[1], home / started[1], port=port)
+    return _checked(experiment, code, output)
+
+
+def resume(experiment: Experiment, port: int) -> Experiment:
+    """`nnictl resume`, under the same conditions as `create`."""
+    code, output = _nnictl(["resume", experiment.id, "--port", str(port),
+                             "--experiment_dir", str(experiment.folder.parent)])
+    return _checked(find(experiment.id), code, output)
+
+
+def _checked(experiment: Experiment, code: int, output: str) -> Experiment:
+    try:
+        if code != 0:
+            raise StartFailed(f"NNI did not start: {_reason(output)}")
+        _assert_loopback(experiment)
+    except StartFailed:
+        stop(experiment)
+        raise
+    return experiment
+
+
+def _nnictl(arguments: list[str]) -> tuple[int, str]:
+    command = [sys.executable, "-W", "ignore", "-m", "nni.tools.nnictl.nnictl", *arguments]
+    try:  # a session of its own: a Ctrl-C meant for us must not cut the start in two
+        done = subprocess.run(command, env=launch_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=START_SECONDS, start_new_session=True)
+        code, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace") + f"\nno answer for {START_SECONDS:.0f} s"
+        code = -1
+    return code, re.sub(r"\x1b\[[0-9;]*m", "", output)
+
+
+def _reason(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _assert_loopback(experiment: Experiment) -> None:
+    manager = manager_process(experiment)
+    if manager is None:
+        raise StartFailed("NNI's manager ended during the start: see "
+                          f"{experiment.folder / 'log' / 'nnictl_stderr.log'}")
+    addresses = listening(manager)
+    if not addresses:
+        raise StartFailed(f"NNI's manager (pid {manager.pid}) listens on no port")
+    if exposed := [address for address in addresses if not is_loopback(address[0])]:
+        where = ", ".join(f"{host}:{port}" for host, port in exposed)
+        raise StartFailed(f"NNI's web server listened on {where}, reachable from other machines; it was stopped")
+
+
+def listening(process: psutil.Process) -> list[tuple[str, int]]:
+    """(address, port) of every listening socket of the process and its children."""
+    found = []
+    for member in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            found += [tuple(connection.laddr) for connection in member.net_connections("inet")
+                      if connection.status == psutil.CONN_LISTEN]
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    return host == "::1" or host.removeprefix("::ffff:").startswith("127.")
+
+
+def get(experiment: Experiment, path: str, seconds: float = 5.0) -> Any:
+    """GET of NNI's REST API, past any proxy; OSError if there is no answer, ValueError if it is not JSON."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{experiment.url}/api/v1/nni/{path}", timeout=seconds) as answer:
+        return json.load(answer)

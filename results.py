@@ -1,0 +1,323 @@
+"""The true results of an NNI experiment, from its database, its log and its trials' own files.
+
+NNI 3.0 records the parameters in the order they were submitted, while whichever trial asks first gets them: with two
+trials at once its web UI, its export and its `trial ls` are wrong for about half of them. What is right is the
+`parameterId` that a trial sends with its metrics. Here it is joined with the parameters submitted under that id, and
+compared with NNI's log of what it handed out and with what the trial itself wrote; a disagreement is always shown.
+"""
+
+import json
+import math
+import re
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+ACTIVE = ("WAITING", "RUNNING")
+ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")  # NNI's events
+BAD = ("FAILED", "NO METRIC", "NOT FINITE")  # states of a trial that make an experiment fail
+
+
+@dataclass
+class Trial:
+    """What one trial truly did. `value` is its final metric, `parameters` is None if it never asked for any."""
+
+    id: str
+    number: int = 0
+    state: str = "WAITING"
+    parameters: dict[str, Any] | None = None
+    value: float | None = None
+    intermediates: list[float] = field(default_factory=list)
+    started: float | None = None  # seconds since the epoch
+    seconds: float | None = None
+    folder: Path = Path()
+    note: str = ""  # the last line of its error, or what else is wrong with it
+    mismatch: bool = False  # its own record contradicts NNI's
+    finals: int = 0
+
+
+@dataclass
+class Results:
+    """All trials of one experiment, in the order they were started."""
+
+    experiment: str
+    name: str
+    settings: dict  # the experiment file as NNI stored it
+    trials: list[Trial]
+
+    @property
+    def minimize(self) -> bool:
+        for kind in ("tuner", "advisor"):
+            arguments = (self.settings.get(kind) or {}).get("classArgs") or {}
+            if "optimize_mode" in arguments:
+                return arguments["optimize_mode"] == "minimize"
+        return False
+
+    @property
+    def best(self) -> Trial | None:
+        """The best completed trial; one that was stopped early, diverged or contradicts itself cannot be it."""
+        done = [trial for trial in self.trials if trial.state == "SUCCEEDED" and not trial.mismatch]
+        return (min if self.minimize else max)(done, key=lambda trial: trial.value, default=None)
+
+    def best_intermediate(self, trial: Trial) -> float | None:
+        """The best finite metric that the trial reported on its way."""
+        finite = [value for value in trial.intermediates if math.isfinite(value)]
+        return (min if self.minimize else max)(finite, default=None)
+
+    def count(self, *states: str) -> int:
+        return sum(trial.state in states for trial in self.trials)
+
+    def problems(self) -> list[str]:
+        """One line for each reason why this experiment must not count as a success."""
+        lines = []
+        for state in BAD:
+            if found := [trial for trial in self.trials if trial.state == state]:
+                example = next((f"; {trial.id}: {trial.note}" for trial in found if trial.note), "")
+                lines.append(f"{len(found)} of {len(self.trials)} trials {state}{example}")
+        if found := [trial.id for trial in self.trials if trial.mismatch]:
+            lines.append(f"{len(found)} of {len(self.trials)} trials ran other parameters than NNI gave them: "
+                         + ", ".join(found[:5]))
+        if found := [trial.id for trial in self.trials if trial.finals > 1]:
+            lines.append(f"report_final_result was called more than once by {', '.join(found[:5])}")
+        if self.best is None:
+            lines.append("no trial completed with a finite metric")
+        return lines
+
+
+def load(folder: Path, alive: bool) -> Results:
+    """Read an experiment's folder, running (`alive`) or not; ValueError if it is none."""
+    profile, events, metrics = _read_database(folder)
+    settings = json.loads(profile[0]) if profile else {}
+    log = _Log(folder / "log" / "nnimanager.log")
+    submitted = _submissions(events)
+    trials = _trials(folder, events)
+    for trial in trials.values():
+        mine = _of_last_run(trial, metrics)
+        echo = _add_metrics(trial, mine)
+        _add_state(trial, [event[2] for event in events if event[1] == trial.id], log, alive)
+        _add_parameters(trial, _joined(mine, submitted), log.given.get(trial.id), echo)
+        _add_best_known_note(trial, log)
+    return Results(folder.name, settings.get("experimentName") or folder.name, settings, list(trials.values()))
+
+
+# ---- the database --------------------------------------------------------------------------------------------------
+
+
+def _read_database(folder: Path) -> tuple[tuple | None, list[tuple], list[tuple]]:
+    """(profile, trial events, metrics); retried, since a running experiment writes at any moment."""
+    file = folder / "db" / "nni.sqlite"
+    if not file.is_file():
+        raise ValueError(f"{folder}: not an NNI experiment (it has no db/nni.sqlite)")
+    for wait in (0.0, 0.5, 1.0):
+        time.sleep(wait)
+        try:
+            return _query(f"file:{quote(str(file))}?mode=ro")
+        except sqlite3.Error as error:
+            problem = error
+        try:  # a killed manager may leave a journal, which can be rolled back in a copy only
+            return _query_copy(file)
+        except (sqlite3.Error, OSError) as error:
+            problem = error
+    raise ValueError(f"{file}: cannot be read ({problem})")
+
+
+def _query(uri: str) -> tuple[tuple | None, list[tuple], list[tuple]]:
+    connection = sqlite3.connect(uri, uri=True, timeout=5)
+    try:
+        profile = connection.execute(
+            "select params from ExperimentProfile order by revision desc limit 1").fetchone()
+        events = connection.execute(
+            "select timestamp, trialJobId, event, data, logPath, sequenceId, environmentId from TrialJobEvent "
+            "where trialJobId != '' order by rowid").fetchall()
+        metrics = connection.execute(
+            "select timestamp, trialJobId, parameterId, type, data, sequence from MetricData order by rowid").fetchall()
+    finally:
+        connection.close()
+    return profile, events, metrics
+
+
+def _query_copy(file: Path) -> tuple[tuple | None, list[tuple], list[tuple]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for source in file.parent.glob(f"{file.name}*"):
+            shutil.copy(source, folder)
+        return _query(f"file:{quote(str(Path(folder) / file.name))}")
+
+
+def _submissions(events: Iterable[tuple]) -> dict[str, list[tuple[int, dict]]]:
+    """parameter_id -> [(time, parameters)]: several, since the numbering can start again after a resume."""
+    found: dict[str, list[tuple[int, dict]]] = {}
+    for timestamp, _, _, data, *_ in events:
+        packed = _json(data) if data else None
+        if isinstance(packed, dict) and isinstance(packed.get("parameters"), dict):
+            found.setdefault(str(packed.get("parameter_id")), []).append((timestamp, packed["parameters"]))
+    return found
+
+
+def _joined(metrics: list[tuple], submitted: dict[str, list[tuple[int, dict]]]) -> dict | None:
+    """The parameters of the last metric's parameterId: the latest submitted under it before the metric came."""
+    if not metrics or metrics[-1][2] is None:  # trials added by hand in the web UI have no id
+        return None
+    timestamp, _, parameter_id, *_ = metrics[-1]
+    before = [parameters for sent, parameters in submitted.get(_id(parameter_id), []) if sent <= timestamp]
+    return before[-1] if before else None
+
+
+def _id(parameter_id: Any) -> str:
+    """The column is text, yet a number may come back as 3 or 3.0."""
+    text = str(parameter_id)
+    return text[:-2] if text.endswith(".0") else text
+
+
+def _trials(folder: Path, events: Iterable[tuple]) -> dict[str, Trial]:
+    trials: dict[str, Trial] = {}
+    for timestamp, key, event, _, path, number, environment in events:
+        trial = trials.setdefault(key, Trial(key))
+        trial.number = trial.number or number or 0
+        if environment and path:
+            here = folder / "environments" / environment / "trials" / key
+            trial.folder = here if here.is_dir() else Path(path)
+        if event in ACTIVE:
+            trial.started, trial.seconds = timestamp / 1000, None
+        elif event in ENDED and trial.started is not None:
+            trial.seconds = max(0.0, timestamp / 1000 - trial.started)
+    return trials
+
+
+def _of_last_run(trial: Trial, metrics: Iterable[tuple]) -> list[tuple]:
+    """The trial's metrics; a resume repeats an interrupted trial from the start, and appends."""
+    return [metric for metric in metrics if metric[1] == trial.id and metric[0] >= (trial.started or 0) * 1000 - 1]
+
+
+def _add_metrics(trial: Trial, metrics: list[tuple]) -> dict[str, Any]:
+    """Fill in the trial's metrics; returns the echoed `run.*` values of its final one."""
+    final, echo = None, {}
+    for _, _, _, kind, data, _ in sorted(metrics, key=lambda metric: metric[5]):  # they may overtake each other
+        value = _json(_json(data))
+        if kind == "PERIODICAL":
+            trial.intermediates.append(_number(value))
+        elif kind == "FINAL":
+            trial.finals += 1
+            final = value if trial.finals == 1 else final  # the first is what the tuner learns from
+    if isinstance(final, dict):
+        echo = {key[4:]: item for key, item in final.items() if key.startswith("run.")}
+    if trial.finals:
+        trial.value = _number(final)
+    return echo
+
+
+def _number(value: Any) -> float:
+    """A metric as a float; NaN for what is no number, so that it is shown and never best."""
+    if isinstance(value, dict):
+        value = value.get("default")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def _json(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None
+
+
+# ---- what NNI's log and the trial itself say -----------------------------------------------------------------------
+
+
+class _Log:
+    """The four facts that only nnimanager.log has: which trial was handed what, and who ended it."""
+
+    def __init__(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        self.exists = bool(text)
+        given = re.findall(r"Trial parameter: (\w+) (\{.*\})", text)
+        self.given = {trial: (_json(packed) or {}).get("parameters") for trial, packed in given}
+        self.by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
+        self.by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
+        self.over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
+
+
+def _add_state(trial: Trial, events: list[str], log: _Log, alive: bool) -> None:
+    state = next((event for event in reversed(events) if event in (*ENDED, *ACTIVE)), "WAITING")
+    early = trial.id in log.by_assessor | log.over_time or state == "EARLY_STOPPED"
+    by_user = "USER_TO_CANCEL" in events or trial.id in log.by_user
+    if state in ACTIVE:
+        trial.state = state if alive else "INTERRUPTED"
+    elif state == "SUCCEEDED" and trial.finals:
+        diverged = (read_object(trial.folder / "result.json") or {}).get("diverged") is True
+        finite = math.isfinite(trial.value)
+        trial.state = "DIVERGED" if diverged else "SUCCEEDED" if finite else "NOT FINITE"
+    elif by_user:
+        trial.state = "CANCELED"
+    elif early or (state == "USER_CANCELED" and not log.exists):
+        trial.state = "STOPPED EARLY"
+    else:  # NNI calls it USER_CANCELED, too, when the kernel kills a trial that needs too much memory
+        trial.state = "NO METRIC" if state == "SUCCEEDED" else "FAILED"
+        trial.note = {"USER_CANCELED": "killed by a signal from outside NNI (out of memory?)",
+                      "SYS_CANCELED": "cancelled by NNI's training service"}.get(state, "")
+
+
+def _add_parameters(trial: Trial, joined: dict | None, logged: dict | None, echo: dict[str, Any]) -> None:
+    """Set the true parameters, by rank of evidence: the join, NNI's log, the trial's own record; compare them all."""
+    trial.parameters = joined or logged
+    if trial.parameters is None:  # e.g. a trial added by hand, whose folder is elsewhere
+        trial.parameters = echo or None
+        return
+    records = (("its config.json", read_object(trial.folder / "config.json")), ("its final report", echo),
+               ("NNI's log", logged))
+    for source, record in records:
+        for name, value in trial.parameters.items():
+            if name in (record or {}) and not _same(record[name], value):
+                trial.mismatch = True
+                trial.note = trial.note or f"{name}: NNI gave {value!r}, {source} says {record[name]!r}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
+    return math.isclose(one, other, rel_tol=1e-9) if numbers else one == other
+
+
+def _add_best_known_note(trial: Trial, log: _Log) -> None:
+    if trial.note:
+        return
+    if trial.state == "FAILED":
+        trial.note = last_error(trial.folder)
+    elif trial.state == "NO METRIC":
+        asked = "" if trial.parameters else "never asked for parameters and "
+        trial.note = f"{asked}ended without report_final_result()"
+    elif trial.state == "NOT FINITE":
+        trial.note = f"reported {trial.value} as its final result"
+    elif trial.id in log.over_time:
+        trial.note = "over maxTrialDuration"
+    if trial.finals > 1:
+        trial.note = f"reported {trial.finals} final results, the first counts"
+
+
+def last_error(folder: Path) -> str:
+    """The last line that a trial wrote to stderr, else to its log."""
+    for name in ("trial.stderr", "trial.log"):
+        with_text = [line.strip() for line in _tail(folder / name) if line.strip()]
+        if with_text:
+            return with_text[-1][:200]
+    return f"no message in {folder}"
+
+
+def _tail(path: Path, size: int = 8192) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def read_object(path: Path) -> dict | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

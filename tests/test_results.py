@@ -1,0 +1,283 @@
+"""The true results, from hand-made databases: no NNI is started here."""
+
+import csv
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import experiment
+import results
+import results_view
+
+PARAMETERS = {0: {"lr": 0.1, "model": "vgg"}, 1: {"lr": 0.01, "model": "vgg"}, 2: {"lr": 0.001, "model": "dpn92"}}
+
+
+class Fake:
+    """An experiment's folder, filled step by step; the clock advances one second a line."""
+
+    def __init__(self, folder: Path, mode: str = "maximize") -> None:
+        self.folder, self.clock, self.log = folder, 1_000_000_000_000, []
+        (folder / "db").mkdir(parents=True)
+        (folder / "log").mkdir()
+        self.database = sqlite3.connect(folder / "db" / "nni.sqlite")
+        self.database.executescript(
+            "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
+            " logPath text, sequenceId integer, message text, environmentId text);"
+            "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
+            " sequence integer, data text);"
+            "create table ExperimentProfile (params text, id text, execDuration integer, startTime integer,"
+            " endTime integer, logDir text, nextSequenceId integer, revision integer);")
+        settings = {"experimentName": "hpo", "searchSpace": {"lr": {}, "model": {}}, "maxTrialNumber": 9,
+                    "tuner": {"name": "TPE", "classArgs": {"optimize_mode": mode}}}
+        self.database.execute("insert into ExperimentProfile values (?,?,0,0,0,'',0,1)", (json.dumps(settings), "abc"))
+
+    def trial_folder(self, trial: str) -> Path:
+        folder = self.folder / "environments" / "local-env" / "trials" / trial
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def event(self, trial: str, event: str, parameter_id: int | None = None, parameters: dict | None = None) -> None:
+        self.clock += 1000
+        data = None
+        if parameter_id is not None:
+            data = json.dumps({"parameter_id": parameter_id, "parameters": parameters or PARAMETERS[parameter_id]})
+        self.database.execute("insert into TrialJobEvent values (?,?,?,?,?,0,null,'local-env')",
+                              (self.clock, trial, event, data, str(self.trial_folder(trial))))
+
+    def metric(self, trial: str, parameter_id: int, value: object, kind: str = "FINAL", sequence: int = 0) -> None:
+        self.clock += 1000
+        self.database.execute("insert into MetricData values (?,?,?,?,?,?)",
+                              (self.clock, trial, str(parameter_id), kind, sequence, json.dumps(json.dumps(value))))
+
+    def trial(self, trial: str, parameter_id: int, value: object, end: str = "SUCCEEDED") -> None:
+        self.event(trial, "RUNNING", parameter_id)
+        self.metric(trial, parameter_id, value)
+        self.event(trial, end)
+
+    def load(self, alive: bool = False) -> results.Results:
+        self.database.commit()
+        (self.folder / "log" / "nnimanager.log").write_text("\n".join(["[now] INFO (main) Start", *self.log]))
+        return results.load(self.folder, alive)
+
+    def one(self, alive: bool = False) -> results.Trial:
+        (trial,) = self.load(alive).trials
+        return trial
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    return Fake(tmp_path / "abc")
+
+
+def test_join_gives_each_trial_what_it_ran(fake: Fake) -> None:
+    """B crashes before its first call; C and D get what was meant for B and C, and NNI records the opposite."""
+    for trial, parameter_id in (("A", 0), ("B", 1), ("C", 2)):
+        fake.event(trial, "RUNNING", parameter_id)
+    fake.metric("A", 0, 0.5)
+    fake.event("B", "FAILED")
+    fake.metric("C", 1, 0.7)
+    state = fake.load(alive=True)
+    assert [trial.parameters for trial in state.trials] == [PARAMETERS[0], None, PARAMETERS[1]]
+
+
+def test_log_gives_parameters_of_a_trial_without_metrics(fake: Fake) -> None:
+    fake.event("A", "RUNNING", 0)
+    fake.event("A", "FAILED")
+    packed = json.dumps({"parameter_id": 1, "parameters": PARAMETERS[1]})
+    fake.log.append(f"[now] INFO (LocalV3.local) Trial parameter: A {packed}")
+    (fake.trial_folder("A") / "trial.stderr").write_text("Traceback\n  File\nValueError: broken\n\n")
+    trial = fake.one()
+    assert (trial.state, trial.parameters, trial.note) == ("FAILED", PARAMETERS[1], "ValueError: broken")
+
+
+def test_parameter_ids_start_again_after_a_resume(fake: Fake) -> None:
+    fake.trial("A", 0, 0.5)
+    fake.event("B", "RUNNING", 0, {"lr": 9.0, "model": "vgg"})
+    fake.metric("B", 0, 0.6)
+    assert [trial.parameters["lr"] for trial in fake.load().trials] == [0.1, 9.0]
+
+
+def test_repeated_trial_counts_its_last_run_only(fake: Fake) -> None:
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, 0.9, "PERIODICAL")
+    fake.event("A", "ADD_RESUMED")
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, 0.2, "PERIODICAL")
+    fake.metric("A", 0, 0.3)
+    fake.event("A", "SUCCEEDED")
+    trial = fake.one()
+    assert (trial.intermediates, trial.value, trial.seconds) == ([0.2], 0.3, 3.0)
+
+
+@pytest.mark.parametrize("record", ["config.json", "echo", "log"])
+def test_contradiction_is_shown_and_never_best(fake: Fake, record: str) -> None:
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, {"default": 0.9, "run.lr": 0.5 if record == "echo" else 0.1})
+    fake.event("A", "SUCCEEDED")
+    if record == "config.json":
+        (fake.trial_folder("A") / "config.json").write_text('{"lr": 0.5, "model": "vgg"}')
+    if record == "log":
+        fake.log.append('[now] INFO (LocalV3.local) Trial parameter: A {"parameter_id": 0, "parameters": {"lr": 0.5}}')
+    state = fake.load()
+    assert state.best is None
+    assert "lr: NNI gave 0.1" in results_view.table(state)
+    assert any("ran other parameters" in line for line in state.problems())
+
+
+@pytest.mark.parametrize(("value", "state"), [(0.5, "SUCCEEDED"), ({"default": 0.5}, "SUCCEEDED"), (1, "SUCCEEDED"),
+                                              (math.nan, "NOT FINITE"), (math.inf, "NOT FINITE"), ("x", "NOT FINITE"),
+                                              ({"accuracy": 1.0}, "NOT FINITE")])
+def test_final_metric(fake: Fake, value: object, state: str) -> None:
+    fake.trial("A", 0, value)
+    found = fake.load()
+    assert found.trials[0].state == state
+    assert bool(found.problems()) == (state != "SUCCEEDED")
+    results_view.table(found)
+
+
+@pytest.mark.parametrize(("events", "log", "alive", "state"), [
+    (["SUCCEEDED"], "", False, "NO METRIC"),
+    (["FAILED"], "", False, "FAILED"),
+    (["USER_CANCELED"], 'cancelTrialJob: "A"', False, "STOPPED EARLY"),
+    (["FAILED"], 'cancelTrialJob: "A"', False, "STOPPED EARLY"),
+    (["USER_CANCELED"], "Trial job A has been canceled because it is over max trial duration.", False, "STOPPED EARLY"),
+    (["USER_CANCELED", "USER_TO_CANCEL"], "", False, "CANCELED"),
+    (["USER_CANCELED"], "", False, "FAILED"),  # a signal from outside: NNI cannot tell, its log can
+    (["SYS_CANCELED"], "", False, "FAILED"),
+    ([], "", True, "RUNNING"),
+    ([], "", False, "INTERRUPTED"),
+    ([], "cancelTrialJob: A", False, "INTERRUPTED"),  # the stop of the whole experiment
+])
+def test_state(fake: Fake, events: list[str], log: str, alive: bool, state: str) -> None:
+    fake.event("A", "RUNNING", 0)
+    for event in events:
+        fake.event("A", event)
+    fake.log.append(log)
+    assert fake.one(alive).state == state
+
+
+def test_diverged_counts_neither_as_failure_nor_as_best(fake: Fake) -> None:
+    fake.trial("A", 0, 0.0)
+    (fake.trial_folder("A") / "result.json").write_text('{"diverged": true}')
+    fake.trial("B", 1, -1.0)
+    state = fake.load()
+    assert (state.trials[0].state, state.best.id, state.problems()) == ("DIVERGED", "B", [])
+
+
+def test_stopped_early_is_never_best(fake: Fake) -> None:
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, 0.99, "PERIODICAL")
+    fake.event("A", "USER_CANCELED")
+    fake.log.append('cancelTrialJob: "A"')
+    fake.trial("B", 1, 0.5)
+    state = fake.load()
+    assert (state.best.id, state.problems()) == ("B", [])
+    assert results_view.table(state).splitlines()[2].split()[1] == "B"
+
+
+@pytest.mark.parametrize(("mode", "best"), [("maximize", "B"), ("minimize", "A")])
+def test_optimize_mode(tmp_path: Path, mode: str, best: str) -> None:
+    fake = Fake(tmp_path / "abc", mode)
+    fake.trial("A", 0, 0.1)
+    fake.trial("B", 1, 0.9)
+    assert fake.load().best.id == best
+
+
+def test_intermediates_are_in_the_order_of_the_trial(fake: Fake) -> None:
+    """Quick reports overtake each other on their way into the database."""
+    fake.event("A", "RUNNING", 0)
+    for sequence in (0, 2, 1):
+        fake.metric("A", 0, float(sequence), "PERIODICAL", sequence)
+    assert fake.one().intermediates == [0.0, 1.0, 2.0]
+
+
+def test_two_final_results(fake: Fake) -> None:
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, 0.1)
+    fake.metric("A", 0, 0.9)
+    fake.event("A", "SUCCEEDED")
+    assert any("more than once by A" in line for line in fake.load().problems())
+    trial = fake.one()
+    assert (trial.value, trial.note) == (0.1, "reported 2 final results, the first counts")
+
+
+def test_files(fake: Fake, tmp_path: Path) -> None:
+    fake.trial("A", 0, {"default": 0.5, "run.lr": 0.1})
+    (fake.trial_folder("A") / "result.json").write_text('{"accuracy": 0.5, "loss": NaN}')
+    fake.event("B", "RUNNING", 1)
+    fake.event("B", "FAILED")
+    state = fake.load()
+    results_view.write_csv(state, tmp_path / "results.csv")
+    assert results_view.write_best(state, tmp_path / "best.json")
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [(row["trial"], row["state"], row["run.lr"], row["run.model"]) for row in rows] == [
+        ("A", "SUCCEEDED", "0.1", "vgg"), ("B", "FAILED", "", "")]
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best.pop("created").endswith("+00:00")
+    assert best == {"schema": 1, "stage": "hpo", "experiment": "abc", "trial": "A", "metric": "default", "value": 0.5,
+                    "parameters": PARAMETERS[0], "result": {"accuracy": 0.5, "loss": None},
+                    "trials": {"total": 2, "succeeded": 1, "failed": 1}}
+
+
+def test_no_best_removes_an_old_file(fake: Fake, tmp_path: Path) -> None:
+    fake.trial("A", 0, math.nan)
+    (tmp_path / "best.json").write_text("{}")
+    assert not results_view.write_best(fake.load(), tmp_path / "best.json")
+    assert not (tmp_path / "best.json").exists()
+
+
+def test_table_fits_and_is_limited(fake: Fake) -> None:
+    for number in range(80):
+        fake.trial(f"T{number}", 0, number / 80)
+    lines = results_view.table(fake.load(), width=40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert len(lines) == results_view.ROWS + 3
+    assert lines[-1] == "... and 10 more in results.csv"
+
+
+def test_database_of_a_killed_manager_is_rolled_back(fake: Fake, tmp_path: Path) -> None:
+    """A half-written transaction, whose journal lies beside the database: only readable after a rollback."""
+    fake.trial("A", 0, 0.5)
+    fake.load()
+    writer = sqlite3.connect(fake.folder / "db" / "nni.sqlite", isolation_level=None)
+    writer.execute("pragma cache_size=1")
+    writer.execute("begin immediate")
+    writer.executemany("insert into TrialJobEvent values (1,'Z','RUNNING',?,'',0,null,'')", [("x" * 5000,)] * 50)
+    copy = tmp_path / "killed"
+    (copy / "db").mkdir(parents=True)
+    for file in (fake.folder / "db").iterdir():
+        (copy / "db" / file.name).write_bytes(file.read_bytes())
+    writer.execute("rollback")
+    assert (copy / "db" / "nni.sqlite-journal").exists()
+    assert [trial.id for trial in results.load(copy, alive=False).trials] == ["A"]
+
+
+def test_command_takes_a_folder(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                capsys: pytest.CaptureFixture) -> None:
+    """No NNI, no registry: an experiment's folder is enough, also one that was copied from elsewhere."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fake.trial("A", 0, 0.5)
+    fake.load()
+    assert experiment.main(["results", str(fake.folder), "--csv", "own.csv"]) == 0
+    assert "best: 0.5 in trial A with lr 0.1, model vgg" in capsys.readouterr().out
+    assert (tmp_path / "own.csv").exists()
+    assert json.loads((tmp_path / "runs" / "hpo" / "best.json").read_text())["experiment"] == "abc"
+
+
+def test_command_without_a_best_trial(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fake.trial("A", 0, 0.5, "FAILED")
+    (fake.trial_folder("A") / "trial.stderr").write_text("ValueError: no\n")
+    fake.load()
+    assert experiment.main(["results", str(fake.folder), "--out", str(tmp_path / "out")]) == 1
+    assert "failed: 1 of 1 trials FAILED; A: ValueError: no" in capsys.readouterr().err
+
+
+def test_not_an_experiment(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not an NNI experiment"):
+        results.load(tmp_path, alive=False)

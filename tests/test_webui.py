@@ -1,0 +1,90 @@
+"""NNI's web UI of a real experiment, as a person sees it in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from conftest import ROOT
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
+
+TINY = "python hpo_trial.py --data digits --train-size 64 --val-size 32 --batch-size 32 --epochs 2"
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, digits_dir):
+    """The demo experiment with tiny trials, run to its end by experiment.py with its web UI left up."""
+    folder = tmp_path_factory.mktemp("webui")
+    (folder / "home").mkdir()
+    command, capture = [sys.executable, "experiment.py"], {"capture_output": True, "text": True, "timeout": 300}
+    environment = {**os.environ, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "run", "config_demo.yml", "--keep-ui", "--out", str(folder / "out"),
+                           "--set", f"trialCommand={TINY} --data-dir {digits_dir}", "--set", "maxTrialNumber=3"],
+                          cwd=ROOT, env=environment, **capture)
+    url = re.search(r"http://127\.0\.0\.1:\d+", done.stdout)
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield url[0], json.loads((folder / "out" / "best.json").read_text())
+    finally:
+        stopped = subprocess.run([*command, "stop", "latest"], cwd=ROOT, env=environment, **capture)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+                 "--disable-sync", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, experiment):
+    """A page that cannot reach anything but the experiment (NNI's fonts are elsewhere) and must not throw."""
+    url, _ = experiment
+    page, errors = browser.new_page(viewport={"width": 1400, "height": 1000}), []
+    page.route(lambda address: not address.startswith(url), lambda route: route.abort())
+    page.on("pageerror", lambda error: errors.append(error))
+    yield page
+    page.close()
+    assert not errors
+
+
+def test_overview_shows_name_status_and_best_metric(page, experiment, tmp_path):
+    url, best = experiment
+    page.goto(f"{url}/oview")
+    page.get_by_text("Best metric").wait_for()
+    page.get_by_text(f"{best['value']:.6f}").first.wait_for()
+    text = page.inner_text("body")
+    assert "demo" in text and "DONE" in text
+    page.screenshot(path=tmp_path / "overview.png")
+
+
+def test_trials_show_the_hyper_parameters_as_axes(page, experiment, tmp_path):
+    url, _ = experiment
+    page.goto(f"{url}/detail")
+    page.get_by_text("Trial jobs").first.wait_for()
+    assert page.locator("[data-automationid=DetailsRow]").count() == 3
+    page.get_by_role("tab", name="Hyper-parameter").click()
+    for axis in ("lr", "optimizer", "model"):
+        page.locator("svg text", has_text=re.compile(f"^{axis}$")).first.wait_for()
+    page.screenshot(path=tmp_path / "hyper-parameter.png")
+
+
+def test_nni_serves_what_results_says(experiment):
+    url, best = experiment
+    with urllib.request.urlopen(f"{url}/api/v1/nni/trial-jobs") as answer:
+        trials = json.load(answer)
+    finals = [json.loads(json.loads(trial["finalMetricData"][0]["data"])) for trial in trials]
+    assert max(final["default"] for final in finals) == best["value"]
+    assert {trial["status"] for trial in trials} == {"SUCCEEDED"}
