@@ -100,7 +100,7 @@ class Watch:
         """One line if the experiment cannot go on; `commands` are those of NNI's processes."""
         if status["status"] == "ERROR":
             said = "; ".join(status["errors"]) or manager_error(self.experiment) or "no message"
-            return f"NNI says ERROR: {self.tuner_error() or said + ' (its logs name no exception: overloaded machine?)'}"
+            return f"NNI says ERROR: {self.tuner_error() or said + ' (its logs name no exception: overloaded?)'}"
         if state.count("FAILED") >= FAILED_FROM_START and state.count("FAILED", *ACTIVE) == len(state.trials):
             failed = [trial for trial in state.trials if trial.state == "FAILED"]
             return f"the first {len(failed)} trials all failed; the last one: {failed[-1].note}"
