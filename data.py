@@ -1,8 +1,6 @@
-"""Pictures: data sets, packed cache, stratified split, and augmented batches made on the device.
+"""Pictures: data sets, packed cache, stratified split, and loaders.
 
 A data set is decoded once into a memory-mapped cache and from then on is a tensor that lives where the model is.
-A pixel is kept as red, green, blue and an unused fourth byte, that is as one 32-bit word: cropping, flipping and
-picking a whole batch is then a single gather of words, on the CPU as on a GPU.
 """
 
 import hashlib
@@ -22,9 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from augmentation import SIDE, Augmentation, Normalization, words
 from files import read_json, write_json
 
-SIDE = 32  # pixels
 FORMAT = 1  # of the cache; another number makes old caches be rebuilt
 
 
@@ -65,7 +63,7 @@ def load(data: str, data_dir: str | os.PathLike) -> Pictures:
     return pictures
 
 
-Split = tuple[np.ndarray, np.ndarray]  # images (N, 32, 32, 3) uint8, labels (N,)
+Split = tuple[np.ndarray, np.ndarray]  # images (N, 32, 32, 4) uint8 with an empty fourth channel, labels (N,)
 Source = Callable[[], tuple[list[str], Split, Split]]  # class names, train, test
 
 
@@ -95,7 +93,7 @@ def _read_cifar10(data_dir: Path) -> tuple[list[str], Split, Split]:
     except OSError as error:
         raise OSError(f"data = cifar10: the download failed ({error}); offline, put cifar-10-python.tar.gz into "
                       f"{data_dir} or give a folder of pictures as data") from None
-    return train.classes, (train.data, np.array(train.targets)), (test.data, np.array(test.targets))
+    return train.classes, *((_four_channels(part.data), np.array(part.targets)) for part in (train, test))
 
 
 def _read_digits() -> tuple[list[str], Split, Split]:
@@ -105,7 +103,7 @@ def _read_digits() -> tuple[list[str], Split, Split]:
     digits = load_digits()
     grey = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in digits.images]
     rgb = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB") for image in grey]
-    images, labels = np.stack([np.asarray(image) for image in rgb]), digits.target
+    images, labels = _four_channels(np.stack([np.asarray(image) for image in rgb])), digits.target
     order = stratified_order(labels, seed=0)
     test, train = np.sort(order[:360]), np.sort(order[360:])
     return [str(name) for name in digits.target_names], (images[train], labels[train]), (images[test], labels[test])
@@ -137,12 +135,12 @@ def _read_folder(root: Path, listing: dict[str, list[os.DirEntry]]) -> tuple[lis
     classes = sorted({_class_of(file) for file in listing["train"]})
     splits = []
     for split, files in listing.items():
-        images = np.empty((len(files), SIDE, SIDE, 3), np.uint8)
+        images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             read = pool.map(_read_picture, [file.path for file in files])
             bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, mininterval=0.5)
             for i, image in enumerate(bar):
-                images[i] = image
+                images[i, :, :, :3] = image
         splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))
     return classes, *splits
 
@@ -172,8 +170,7 @@ def _pack(cache: Path, name: str, classes: list[str], train: Split, test: Split)
         checksum = hashlib.sha256()
         for array in (*train, *test):
             checksum.update(np.ascontiguousarray(array))
-        arrays = (_words_of(train[0]), train[1].astype(np.int64), _moments(train[0]), _words_of(test[0]),
-                  test[1].astype(np.int64))
+        arrays = (train[0], train[1].astype(np.int64), _moments(train[0]), test[0], test[1].astype(np.int64))
         for key, array in zip(_ARRAYS, arrays, strict=True):
             with open(work / f"{key}.npy", "wb") as file:
                 np.save(file, array)
@@ -189,8 +186,8 @@ def _pack(cache: Path, name: str, classes: list[str], train: Split, test: Split)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _words_of(images: np.ndarray) -> np.ndarray:
-    """(N, 32, 32, 3) -> (N, 32, 32, 4): one word a pixel."""
+def _four_channels(images: np.ndarray) -> np.ndarray:
+    """(N, 32, 32, 3) -> (N, 32, 32, 4): one 32-bit word a pixel."""
     return np.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
 
 
@@ -198,7 +195,7 @@ def _moments(images: np.ndarray) -> np.ndarray:
     """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
     moments = np.empty((len(images), 2, 3), np.int64)
     for start in range(0, len(images), 1000):  # in pieces, to keep memory flat
-        piece = images[start : start + 1000].reshape(-1, SIDE * SIDE, 3).astype(np.int64)
+        piece = images[start : start + 1000, :, :, :3].reshape(-1, SIDE * SIDE, 3).astype(np.int64)
         moments[start : start + 1000, 0], moments[start : start + 1000, 1] = piece.sum(1), (piece**2).sum(1)
     return moments
 
@@ -254,57 +251,6 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
 # ---- batches
 
 
-class Draws(NamedTuple):
-    """The random choices of a batch, one a image, each (B,)."""
-
-    top: Tensor  # of the crop, -padding..padding
-    left: Tensor
-    flip: Tensor  # bool
-    cut_y: Tensor  # centre of the cutout square, 0..31
-    cut_x: Tensor
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random crop with padding, horizontal flip and cutout (DeVries & Taylor 2017, arXiv:1708.04552)."""
-
-    crop_padding: int  # pixels
-    flip: bool
-    cutout: int  # side of the square in pixels, 0: off
-
-    def draw(self, size: int, generator: torch.Generator) -> Draws:
-        """Independent draws for `size` images, on the generator's device."""
-        def uniform(low: int, high: int) -> Tensor:
-            return torch.randint(low, high + 1, (size,), generator=generator, device=generator.device)
-
-        pad = self.crop_padding
-        flip = uniform(0, 1).bool() if self.flip else torch.zeros(size, dtype=torch.bool, device=generator.device)
-        return Draws(uniform(-pad, pad), uniform(-pad, pad), flip, uniform(0, SIDE - 1), uniform(0, SIDE - 1))
-
-    def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
-        """Pick and augment: pixels (N, 32, 32) int32, index (B,) -> (B, 32, 32) int32.
-
-        What lies outside of the image, and the cutout square, become `fill`.
-        """
-        grid = torch.arange(SIDE, device=pixels.device)
-        rows = draws.top[:, None] + grid  # (B, 32): source row of each output row
-        cols = draws.left[:, None] + torch.where(draws.flip[:, None], SIDE - 1 - grid, grid)
-        batch = pixels[index[:, None, None], rows.clamp(0, SIDE - 1)[:, :, None], cols.clamp(0, SIDE - 1)[:, None, :]]
-        keep = _inside(rows)[:, :, None] & _inside(cols)[:, None, :]  # (B, 32, 32)
-        if self.cutout:
-            cut = self._cut(draws.cut_y, grid)[:, :, None] & self._cut(draws.cut_x, grid)[:, None, :]
-            keep &= ~cut
-        return torch.where(keep, batch, fill)
-
-    def _cut(self, centre: Tensor, grid: Tensor) -> Tensor:
-        start = centre[:, None] - self.cutout // 2
-        return (grid >= start) & (grid < start + self.cutout)  # (B, 32)
-
-
-def _inside(position: Tensor) -> Tensor:
-    return (position >= 0) & (position < SIDE)
-
-
 class Batches:
     """Ready batches of one split: x (B, 3, 32, 32) float32 channels_last, normalised, and y (B,), on the device.
 
@@ -313,7 +259,7 @@ class Batches:
     without one they come in order and complete.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, index: np.ndarray, normalization: "Normalization",
+    def __init__(self, pixels: Tensor, labels: Tensor, index: np.ndarray, normalization: Normalization,
                  batch_size: int, augmentation: Augmentation | None = None, seed: int = 0) -> None:
         self.pixels, self.labels, self.normalization = pixels, labels, normalization
         self.index = torch.from_numpy(index).to(pixels.device)
@@ -344,39 +290,6 @@ class Batches:
             yield self.normalization(batch), self.labels[picked]
 
 
-class Normalization:
-    """(x - mean) / std with the statistics of the training split; `mean` and `std` (3,) in 0..1."""
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
-        self.fill = _words(torch.nn.functional.pad((mean * 255).round().to(torch.uint8), (0, 1)))  # the mean colour
-        # Tiled over a whole image, so that the arithmetic runs over long rows and not over three channels.
-        self._scale = (1 / (255 * std)).repeat(SIDE * SIDE)
-        self._shift = (-mean / std).repeat(SIDE * SIDE)
-
-    @classmethod
-    def of(cls, moments: np.ndarray, device: torch.device) -> "Normalization":
-        """From `Pictures.train_moments` of the images of a split, (N, 2, 3)."""
-        mean, square = moments.sum(0) / (len(moments) * SIDE * SIDE)
-        std = np.sqrt(np.maximum(square - mean**2, 1))  # one grey level at least: no division by 0 in a blank channel
-        return cls(*(torch.tensor(value / 255, dtype=torch.float32, device=device) for value in (mean, std)))
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, 32, 32) int32 -> (B, 3, 32, 32) float32, channels_last."""
-        flat = _bytes(pixels).reshape(len(pixels), -1).float()  # (B, 32 * 32 * 3)
-        return flat.mul_(self._scale).add_(self._shift).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
-
-
-def _words(images: Tensor) -> Tensor:
-    """(..., 4) uint8 -> (...) int32, the same memory."""
-    return images.view(torch.int32).squeeze(-1)
-
-
-def _bytes(pixels: Tensor) -> Tensor:
-    """(...) int32 -> (..., 3) uint8."""
-    return pixels.unsqueeze(-1).view(torch.uint8)[..., :3]
-
-
 class Loaders(NamedTuple):
     """Training and validation batches over one copy of the training images."""
 
@@ -388,7 +301,7 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
                      crop_padding: int, flip: str, cutout: int, seed: int) -> Loaders:
     """Split the training images and make their loaders; the arguments are settings of TrainingConfig."""
     train, val = split(pictures.train_labels, train_size, val_size, seed)
-    pixels = _words(torch.from_numpy(pictures.train_images)).to(device)
+    pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device)
     mirrored = flip == "on" or (flip == "auto" and pictures.name != "digits")  # a mirrored digit is no digit

@@ -21,13 +21,9 @@ from types import FrameType
 
 import yaml
 
-import manager
-import preflight
-import results
-import results_view
-import watchdog
 from files import atomic_write
-from manager import Experiment
+from guard import manager, preflight, results, results_view, watchdog
+from guard.manager import Experiment
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 

@@ -29,7 +29,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike, config: Any) -> None:
         self.path, self.config = Path(path), config
-        self._started, self._commit, self._records = time.time(), _commit(), []
+        self._started, self.commit, self._records = time.time(), commit(), []
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in ("metrics.jsonl", "result.json"):  # of an earlier run of this name, or of this one before its stop
             (self.path / stale).unlink(missing_ok=True)
@@ -49,13 +49,13 @@ class RunFolder:
         """Write result.json: `result`, the settings, and what it takes to judge and repeat it."""
         self._events.close()
         write_json(self.path / "result.json", {
-            "schema": SCHEMA, **result, "config": asdict(self.config), "commit": self._commit,
+            "schema": SCHEMA, **result, "config": asdict(self.config), "commit": self.commit,
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+            "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
             "wall_seconds": time.time() - self._started, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code that runs, with + if it was changed since; unknown outside of a git checkout."""
     here = Path(__file__).parent
     try:
@@ -65,7 +65,7 @@ def _commit() -> str:
         return "unknown"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

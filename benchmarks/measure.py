@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from files import write_json
-from run_folder import _commit, _cpu_name
+from run_folder import commit, cpu_name
 
 
 def parser(description: str, rounds: int, data: bool = True) -> argparse.ArgumentParser:
@@ -80,8 +80,8 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on. The load is that of the last minute, before the measurement."""
     packages = ("torch", "torchvision", "numpy", "pillow", "nni")
     return {
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "commit": _commit(),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "commit": commit(),
         "date": time.strftime("%Y-%m-%d"), "python": sys.version.split()[0],
         **{name: version(name) for name in packages},
     }

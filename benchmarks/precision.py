@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from augmentation import SIDE
 from benchmarks.measure import at_least, environment, parser, publish, save, spread, take_turns
 from config import run_script
-from data import SIDE
 from models import MODELS, build_model
 from training import build_optimizer, pick_device, pick_dtype, set_seed, train_step
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import data
+from augmentation import Augmentation, Normalization, channels, words
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_cifar10_as_pictures(cifar10_dir, tmp_path_factory):
     pictures = data.load(str(cifar10_dir), tmp_path_factory.mktemp("cifar"))
     assert np.bincount(pictures.train_labels).tolist() == [5000] * 10
     assert np.bincount(pictures.test_labels).tolist() == [1000] * 10
-    normalization = data.Normalization.of(pictures.train_moments, torch.device("cpu"))
+    normalization = Normalization.of(pictures.train_moments, torch.device("cpu"))
     assert torch.allclose(normalization.mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=2e-3)  # as published
 
 
@@ -214,23 +215,23 @@ def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
     rng = np.random.default_rng(1)
     images = np.pad(rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), ((0, 0), (0, 0), (0, 0), (0, 1)))
     index = torch.from_numpy(rng.permutation(20)[:16])
-    normalization = data.Normalization(torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 0.4]))
-    augmentation = data.Augmentation(padding, flip, cutout)
+    normalization = Normalization(torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 0.4]))
+    augmentation = Augmentation(padding, flip, cutout)
     draws = augmentation.draw(16, torch.Generator().manual_seed(5))
-    batch = augmentation(data._words(torch.from_numpy(images)), index, draws, normalization.fill)
+    batch = augmentation(words(torch.from_numpy(images)), index, draws, normalization.fill)
     fill = np.array([0.1, 0.5, 0.9]) * 255
     for i in range(16):
         drawn = [int(draw[i]) for draw in draws]
         expected = plain_augmentation(images[index[i], :, :, :3], *drawn, cutout, fill.round())
-        assert np.array_equal(data._bytes(batch)[i].numpy(), expected)
+        assert np.array_equal(channels(batch)[i].numpy(), expected)
     x = normalization(batch)
-    expected = (data._bytes(batch).double() / 255 - torch.tensor([0.1, 0.5, 0.9])) / torch.tensor([0.2, 0.3, 0.4])
+    expected = (channels(batch).double() / 255 - torch.tensor([0.1, 0.5, 0.9])) / torch.tensor([0.2, 0.3, 0.4])
     assert x.shape == (16, 3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
     assert (x.permute(0, 2, 3, 1) - expected).abs().max() < 1e-5
 
 
 def test_draws_are_independent_and_uniform():
-    draws = data.Augmentation(4, True, 8).draw(20_000, torch.Generator().manual_seed(0))
+    draws = Augmentation(4, True, 8).draw(20_000, torch.Generator().manual_seed(0))
     for draw, low, high in zip(draws, (-4, -4, 0, 0, 0), (4, 4, 1, 31, 31), strict=True):
         counts = torch.bincount(draw.long() - low, minlength=high - low + 1)
         share = 1 / (high - low + 1)
@@ -242,7 +243,7 @@ def test_draws_are_independent_and_uniform():
 def test_statistics_are_those_of_the_training_split(digits_dir):
     pictures = data.load("digits", digits_dir)
     train, _ = data.split(pictures.train_labels, 0, 0, seed=0)
-    normalization = data.Normalization.of(pictures.train_moments[train], torch.device("cpu"))
+    normalization = Normalization.of(pictures.train_moments[train], torch.device("cpu"))
     values = pictures.train_images[train][..., :3].astype(np.float64) / 255
     assert np.allclose(normalization.mean, values.mean((0, 1, 2)), atol=1e-6)
     assert np.allclose(normalization.std, values.std((0, 1, 2)), atol=1e-6)

@@ -23,9 +23,7 @@ import pytest
 import yaml
 
 import experiment
-import manager
-import results
-import watchdog
+from guard import manager, results, watchdog
 
 TESTS = Path(__file__).resolve().parent
 SCRIPT = TESTS.parent / "experiment.py"
@@ -123,7 +121,8 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     """12 trials, 4 at a time, with start jitter; the second crashes before its first call."""
     site = Site(tmp_path_factory.mktemp("crowd"))
     config = site.config("--jitter 1.5 --crash-before 1", trialConcurrency=4, maxTrialNumber=12,
-                         tuner={"name": "Random"},  # TPE does not survive such a crash, see watchdog.hint
+                         tuner={"className": "tuners.TPE", "codeDirectory": str(TESTS.parent / "guard"),
+                                "classArgs": {"optimize_mode": "maximize", "seed": 1}},
                          experimentWorkingDirectory=str(site.folder / "elsewhere"))
     port = free_port()
     process = site.start("run", config, "--port", port)
@@ -431,9 +430,9 @@ def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
 def test_launch_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
     monkeypatch.setenv("NNI_PLATFORM", "local")
-    monkeypatch.setattr(manager, "PRELOAD", Path('/a b/"c"/nni_loopback.cjs'))
+    monkeypatch.setattr(manager, "PRELOAD", Path('/a b/"c"/loopback.cjs'))
     environment = manager.launch_environment()
-    assert environment["NODE_OPTIONS"] == '--no-warnings --require="/a b/\\"c\\"/nni_loopback.cjs"'
+    assert environment["NODE_OPTIONS"] == '--no-warnings --require="/a b/\\"c\\"/loopback.cjs"'
     assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
     assert "NNI_PLATFORM" not in environment
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import preflight
-from preflight import Finding, check, gpu_slots, load_config, render
+from guard import preflight, trial_check
+from guard.preflight import Finding, check, load_config, render
+from guard.search_space import space_size
+from guard.trial_check import gpu_slots
 
-ROOT = Path(preflight.__file__).parent
+ROOT = Path(preflight.__file__).parent.parent
 TUNER = """\
 import json
 from nni.tuner import Tuner
@@ -120,6 +122,8 @@ BAD = [  # changes to the shipped experiment, the check that must fail, words of
     ({"debug": "yes"}, "config", "debug yes"),
     ({"logLevel": "loud"}, "config", "logLevel in fatal"),
     ({"trialConcurrency": 0}, "concurrency", "trialConcurrency 0 1 or more"),
+    ({"trialConcurrency": 2}, "concurrency", "trialConcurrency 2 TPE Random tuners.TPE"),
+    ({"trialConcurrency": 2, "tuner": {"name": "Evolution", "classArgs": MAXIMIZE}}, "concurrency", "Evolution"),
     ({"trialConcurrency": "two"}, "concurrency", "trialConcurrency 'two' 1 or more"),
     ({"trainingService.reuseMode": True}, "concurrency", "reuseMode crashes"),
     ({"tuner.name": "TPEE"}, "tuner", "TPEE does not exist 'TPE'"),
@@ -204,7 +208,8 @@ GOOD = [
     {"trialCommand": "exec python hpo_trial.py --name 'a; b' --other=\"c && d\""},
     {"trialCommand": "OMP_NUM_THREADS=2 python3 -u hpo_trial.py"},
     {"trialCommand": "python -m hpo_trial"},
-    {"trialConcurrency": 4},
+    {"trialConcurrency": 4, "tuner": {"name": "Random"}},
+    {"trialConcurrency": 4, "tuner": {"className": "tuners.TPE", "codeDirectory": str(ROOT / "guard")}},
     {"trialGpuNumber": 0},
     {"tuner": {"name": "random"}, "assessor": {"name": "medianstop"}},
     {
@@ -231,7 +236,8 @@ def test_sound_config_passes(folder: Path, free_port: int, changes: dict) -> Non
 
 
 def test_concurrency_says_that_the_web_ui_swaps(folder: Path, free_port: int) -> None:
-    findings = check(load_config(folder / "config_hpo.yml", {"trialConcurrency": "2"}), free_port)
+    changes = {"trialConcurrency": "2", "tuner.name": "Random", "tuner.classArgs": "null"}
+    findings = check(load_config(folder / "config_hpo.yml", changes), free_port)
     detail = next(finding.detail for finding in findings if finding.name == "concurrency")
     assert "swapped" in detail and "experiment.py results" in detail
 
@@ -317,20 +323,21 @@ def test_remote_needs_the_next_port_too(folder: Path) -> None:
     ],
 )
 def test_gpu_settings(folder, free_port, monkeypatch, gpus, trials, each, share, words) -> None:
-    monkeypatch.setattr(preflight, "gpu_count", lambda: gpus)
+    monkeypatch.setattr(trial_check, "gpu_count", lambda: gpus)
     service = {"platform": "local", "useActiveGpu": True, "maxTrialNumberPerGpu": share}
     found = problems(
-        folder, free_port, {"trialConcurrency": trials, "trialGpuNumber": each, "trainingService": service}
+        folder, free_port,
+        {"trialConcurrency": trials, "trialGpuNumber": each, "trainingService": service, "tuner": {"name": "Random"}}
     )
     assert set(found) == ({"GPUs"} if words else set()), found
     assert not [word for word in (words or "").split() if word not in found["GPUs"]], found
 
 
 def test_gpu_indices_leave_fewer_slots(folder: Path, free_port: int, monkeypatch) -> None:
-    monkeypatch.setattr(preflight, "gpu_count", lambda: 4)
+    monkeypatch.setattr(trial_check, "gpu_count", lambda: 4)
     service = {"platform": "local", "useActiveGpu": True, "gpuIndices": "1,3,9"}
     changes = {"trialGpuNumber": 1, "trainingService": service}
-    assert problems(folder, free_port, {**changes, "trialConcurrency": 2}) == {}
+    assert problems(folder, free_port, {**changes, "trialConcurrency": 2, "tuner": {"name": "Random"}}) == {}
     assert "2 GPU slots" in problems(folder, free_port, {**changes, "trialConcurrency": 3})["GPUs"]
 
 
@@ -497,7 +504,7 @@ def test_size_counts_what_nni_tries_once() -> None:
     tuner.update_search_space(space)
     while (parameters := tuner._suggest()) is not None:
         seen.add(json.dumps(deformat_parameters(parameters, format_search_space(space)), sort_keys=True))
-    assert preflight._size(space) == len(seen)
+    assert space_size(space) == len(seen)
 
 
 def test_render(monkeypatch) -> None:

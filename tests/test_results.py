@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import experiment
-import results
-import results_view
+from guard import results, results_view
 
 PARAMETERS = {0: {"lr": 0.1, "model": "vgg"}, 1: {"lr": 0.01, "model": "vgg"}, 2: {"lr": 0.001, "model": "dpn92"}}
 

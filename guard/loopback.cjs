@@ -1,4 +1,4 @@
-// Preloaded into NNI's web server (node --require): a listen() that names no address gets 127.0.0.1 instead of "all interfaces".
+// Preloaded into NNI's web server (node --require): a listen() without an address gets 127.0.0.1, not "all interfaces".
 // NNI 3.0 has no setting for this, no password, and runs what it is sent: whoever reaches its port owns the account.
 const net = require('node:net');
 const listen = net.Server.prototype.listen;

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from files import atomic_write, write_json
-from results import Results, Trial, read_object
+from guard.results import Results, Trial, read_object
 
 ROWS = 70  # of the table; results.csv has them all
 STATES = ("SUCCEEDED", "DIVERGED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING", "INTERRUPTED",

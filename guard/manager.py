@@ -25,7 +25,7 @@ import psutil
 DEFAULT_PORT = 8080
 START_SECONDS = 120.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
 STOP_SECONDS = 60.0  # NNI's own limit for its shutdown
-PRELOAD = Path(__file__).resolve().with_name("nni_loopback.cjs")
+PRELOAD = Path(__file__).resolve().with_name("loopback.cjs")
 
 
 class StartFailed(RuntimeError):

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import psutil
 
-import manager
-import results
-from manager import Experiment
-from results import ACTIVE, Results, Trial
+from guard import manager, results
+from guard.manager import Experiment
+from guard.results import ACTIVE, Results, Trial
 
 POLL_SECONDS = 1.0
 STALL_SECONDS = 300.0  # RUNNING, and no trial waiting or running: slow tuners need a minute, not five

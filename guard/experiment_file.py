@@ -1,0 +1,135 @@
+"""The file of an NNI experiment: read, overridden, its keys checked and its paths made absolute."""
+
+import copy
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+KINDS = ("tuner", "assessor")
+
+
+def load_config(path: str | os.PathLike, overrides: Mapping[str, str] = MappingProxyType({})) -> dict:
+    """Read an experiment file, apply `--set KEY=VALUE`, make its paths absolute and its keys NNI's camelCase.
+
+    Absolute, because the result is written elsewhere and NNI starts relative paths at the file it reads.
+    Raises ValueError with one line for anything that is not a usable experiment file.
+    """
+    config = _named(read_yaml(Path(path)), str(path))
+    for key, text in overrides.items():
+        config = _named(_overridden(config, key, text), f"--set {key}")
+    return _absolute(config, Path(path).resolve().parent)
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """The end of a message about a word that does not exist: the nearest known one, or all of them."""
+    known = list(known) or ["none"]
+    folded = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(str(word).lower(), folded, n=1)
+    return f"did you mean '{folded[found[0]]}'?" if found else f"allowed: {', '.join(known)}"
+
+
+def read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}: line {line}: not valid YAML ({error.problem})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read ({reason})") from None
+
+
+def _overridden(config: dict, key: str, text: str) -> dict:
+    """`config` with the dotted `key` set to the YAML value `text`; case and underscores do not count."""
+    config = copy.deepcopy(config)
+    *parents, last = key.split(".")
+    node = config
+    for part in parents:
+        node = node.setdefault(_spelling(node, part), {})
+        if not isinstance(node, dict):
+            raise ValueError(f"--set {key}={text}: '{part}' holds {node!r}, which has no keys inside")
+    try:
+        node[_spelling(node, last)] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {key}={text}: the value is not valid YAML") from None
+    return config
+
+
+def _fold(key: Any) -> str:
+    return str(key).lower().replace("_", "")
+
+
+def _spelling(node: dict, key: str) -> str:
+    return next((known for known in node if _fold(known) == _fold(key)), key)
+
+
+def _named(config: Any, source: str) -> dict:
+    """`config` with its keys in NNI's camelCase; ValueError names an unknown key and the nearest one."""
+    try:
+        from nni.experiment.config import (
+            CustomAlgorithmConfig,
+            ExperimentConfig,
+            LocalConfig,
+            RemoteConfig,
+            RemoteMachineConfig,
+        )
+    except ImportError as error:
+        raise ValueError(f"NNI cannot be imported ({error}): pip install -r requirements.txt") from None
+    config = _renamed(config, ExperimentConfig, source, "")
+    for kind in (*KINDS, "advisor"):
+        if config.get(kind) is not None:
+            config[kind] = _renamed(config[kind], CustomAlgorithmConfig, source, f"{kind}.")
+    service = config.get("trainingService", {})
+    platforms = {"local": LocalConfig, "remote": RemoteConfig}  # the two that work in NNI 3.0
+    platform = service.get("platform") if isinstance(service, dict) else service
+    if not isinstance(service, dict) or platform not in platforms:
+        allowed = ", ".join(platforms)
+        raise ValueError(f"{source}: trainingService.platform: {platform!r} is not one of {allowed}")
+    where = "trainingService."
+    config["trainingService"] = service = _renamed(service, platforms[platform], source, where)
+    if isinstance(items := service.get("machineList"), list):
+        where += "machineList."
+        service["machineList"] = [_renamed(item, RemoteMachineConfig, source, where) for item in items]
+    if config.get("experimentType", "hpo") != "hpo" or config.get("useAnnotation"):
+        raise ValueError(f"{source}: nnictl starts only experimentType hpo, without useAnnotation")
+    return config
+
+
+def _renamed(value: Any, cls: type, source: str, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"{source}: {where.rstrip('.') or 'the file'} is {value!r}, must be keys and values")
+    snake = [field.name for field in dataclasses.fields(cls)]
+    known = {_fold(name): re.sub(r"_(\w)", lambda match: match[1].upper(), name) for name in snake}
+    for key in value:
+        if _fold(key) not in known:
+            raise ValueError(f"{source}: unknown key '{where}{key}', {nearest(key, known.values())}")
+    return {known[_fold(key)]: item for key, item in value.items()}
+
+
+def machines(config: dict) -> list[dict]:
+    items = config["trainingService"].get("machineList")
+    return items if isinstance(items, list) else []
+
+
+def _absolute(config: dict, folder: Path) -> dict:
+    """Every path taken from `folder`, as NNI does; the defaults that depend on it are written out."""
+    service = config["trainingService"]
+    config["trialCodeDirectory"] = config.get("trialCodeDirectory") or "."
+    places = [(config, "searchSpaceFile"), (config, "experimentWorkingDirectory")]
+    places += [(node, "trialCodeDirectory") for node in (config, service)]
+    places += [(machine, "sshKeyFile") for machine in machines(config)]
+    for kind in KINDS:
+        if (config.get(kind) or {}).get("className"):
+            config[kind]["codeDirectory"] = config[kind].get("codeDirectory") or "."
+            places.append((config[kind], "codeDirectory"))
+    for node, key in places:
+        if isinstance(node.get(key), str):
+            node[key] = str((folder / Path(node[key]).expanduser()).resolve())
+    return config
