@@ -19,7 +19,7 @@ setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, 
 	touch $@
 
 demo: setup  ## a small, real HPO experiment on digits (a few minutes on 2 CPU cores)
-	$(BIN)/python experiment.py run config_demo.yml
+	$(BIN)/python experiment.py run config_demo.yml $(ARGS)
 
 test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest
