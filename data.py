@@ -138,7 +138,7 @@ def _read_folder(root: Path, listing: dict[str, list[os.DirEntry]]) -> tuple[lis
         images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             read = pool.map(_read_picture, [file.path for file in files])
-            bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, mininterval=0.5)
+            bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, disable=None)
             for i, image in enumerate(bar):
                 images[i, :, :, :3] = image
         splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))

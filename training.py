@@ -173,6 +173,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     device = next(model.parameters()).device
     dtype = pick_dtype(settings.precision, device, model)
     model.to(memory_format=torch.channels_last)
+    torch.backends.cudnn.benchmark = True  # all training steps have one shape, so trying every algorithm once pays
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
     average = None
     if settings.ema:

@@ -1,6 +1,7 @@
 """Training: optimizers, schedule, one step against the textbook, bitwise repeat and resume, divergence."""
 
 import math
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -127,6 +128,16 @@ def test_training_learns_and_bf16_comes_close(tiny_batches):
         accuracy[precision] = result.metric
         assert result.last["epoch"] == 15 and result.best["val_accuracy"] >= result.metric
     assert accuracy["fp32"] > 0.9 and accuracy["bf16"] > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_a_compiled_network_learns_the_same(tiny_batches):
+    plain, compiled = network(dropout=0), network(dropout=0)
+    expected = fit(plain, *tiny_batches, Settings(epochs=2), identity={})
+    result = fit(compiled, *tiny_batches, Settings(epochs=2, compile=True), identity={})
+    assert result.last["train_loss"] == pytest.approx(expected.last["train_loss"], rel=1e-3)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
 
 
 # ---- repeat, resume, checkpoints
