@@ -181,8 +181,8 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
     result = FitResult()
     if resume_from:
-        for name, part in parts.items():
-            part.load_state_dict(resume_from[name])
+        for name in parts.keys() & resume_from.keys():  # after the last epoch nothing but the weights is kept
+            parts[name].load_state_dict(resume_from[name])
         result.history = list(resume_from["history"])
         for record in result.history:
             on_epoch(record)
@@ -199,11 +199,12 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
             result.diverged = True
             return result
         result.history.append(record)
+        if average and epoch + 1 == settings.epochs:
+            model.load_state_dict(average.module.state_dict())
         if checkpoint:
-            save_checkpoint(checkpoint, parts, identity, result.history)
+            kept = parts if epoch + 1 < settings.epochs else {"model": model}
+            save_checkpoint(checkpoint, kept, identity, result.history)
         on_epoch(record)
-    if average:
-        model.load_state_dict(average.module.state_dict())
     return result
 
 

@@ -166,6 +166,17 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
     assert [r["train_loss"] for r in result.history] == [r["train_loss"] for r in expected.history]
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_finished_run_keeps_the_weights_alone(tiny_batches, tmp_path, ema):
+    settings, model = Settings(epochs=2, ema=ema), network()
+    expected = fit(model, *tiny_batches, settings, identity={}, checkpoint=tmp_path / "c.pt")
+    saved = load_checkpoint(tmp_path / "c.pt", {}, torch.device("cpu"))
+    assert saved.keys() == {"format", "identity", "history", "model"}
+    again = network(seed=1)
+    result = fit(again, *tiny_batches, settings, identity={}, resume_from=saved)
+    assert same(model, again) and result.history == expected.history
+
+
 def test_the_seed_makes_a_run_repeat_bitwise(tiny_batches):
     models = [network(), network(), network()]
     for model, seed in zip(models, (0, 0, 1), strict=True):
