@@ -237,10 +237,13 @@ def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, average: Av
 
 def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
                     history: list[dict[str, float]]) -> None:
-    """Write the states of `parts` (whatever has a state_dict), atomically."""
+    """Write the states of `parts` (whatever has a state_dict), atomically; OSError if the disk is full."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    with atomic_write(path, "wb") as file:
-        torch.save({"format": CHECKPOINT_FORMAT, "identity": identity, "history": history, **state}, file)
+    try:
+        with atomic_write(path, "wb") as file:
+            torch.save({"format": CHECKPOINT_FORMAT, "identity": identity, "history": history, **state}, file)
+    except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
+        raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any]:
