@@ -5,6 +5,7 @@ left to suggest; its exit codes say nothing. What is checked here is what really
 """
 
 import contextlib
+import math
 import re
 import shutil
 import sys
@@ -230,7 +231,7 @@ def describe(state: Results) -> str:
 
 
 def remaining(state: Results) -> str:
-    """An estimate from the mean duration of the trials so far; empty before the first has ended."""
+    """An estimate from the mean duration of the trials so far and the time limit; empty before the first has ended."""
     ended = [trial.seconds for trial in state.trials if trial.seconds is not None]
     total = state.settings.get("maxTrialNumber")
     if not ended or not total:
@@ -238,7 +239,17 @@ def remaining(state: Results) -> str:
     mean = sum(ended) / len(ended) + 1.0  # NNI takes about a second between two trials
     running = [trial for trial in state.trials if trial.state in ACTIVE]
     left = (total - len(state.trials)) * mean + sum(max(0.0, mean - _age(trial)) for trial in running)
-    return f"about {_duration(left / state.settings.get('trialConcurrency', 1))} left (estimate)"
+    left = min(left / state.settings.get("trialConcurrency", 1), _within_limit(state))
+    return f"about {_duration(left)} left (estimate)"
+
+
+def _within_limit(state: Results) -> float:
+    """Seconds until maxExperimentDuration, counted from the first trial."""
+    from nni.experiment.config.utils import parse_time  # slow to import, and nnictl has done so by now
+
+    limit = state.settings.get("maxExperimentDuration")
+    oldest = max((_age(trial) for trial in state.trials), default=0.0)
+    return max(0.0, parse_time(limit) - oldest) if limit else math.inf
 
 
 def _age(trial: Trial) -> float:

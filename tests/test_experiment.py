@@ -497,3 +497,14 @@ def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) ->
         assert signals.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert "still stopping" in capsys.readouterr().err
+
+
+def test_time_left_is_the_smaller_of_trials_and_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    ended = results.Trial("a", state="SUCCEEDED", started=900.0, seconds=59.0)
+    for settings, expected in (({"maxTrialNumber": 3}, "about 2 min left (estimate)"),
+                               ({"maxTrialNumber": 2}, "about 60 s left (estimate)"),
+                               ({"maxTrialNumber": 3, "maxExperimentDuration": "130s"}, "about 30 s left (estimate)"),
+                               ({"maxTrialNumber": 3, "maxExperimentDuration": "1s"}, "about 0 s left (estimate)"),
+                               ({}, "")):
+        assert watchdog.remaining(results.Results("e", "toy", settings, [ended])) == expected
