@@ -248,9 +248,10 @@ def _add_state(trial: Trial, events: list[str], log: _Log, alive: bool) -> None:
     if state in ACTIVE:
         trial.state = state if alive else "INTERRUPTED"
     elif state == "SUCCEEDED" and trial.finals:
-        diverged = (read_object(trial.folder / "result.json") or {}).get("diverged") is True
-        finite = math.isfinite(trial.value)
-        trial.state = "DIVERGED" if diverged else "SUCCEEDED" if finite else "NOT FINITE"
+        told = read_object(trial.folder / "result.json") or {}
+        refused, diverged, finite = told.get("refused"), told.get("diverged") is True, math.isfinite(trial.value)
+        trial.state = "REFUSED" if refused else "DIVERGED" if diverged else "SUCCEEDED" if finite else "NOT FINITE"
+        trial.note = str(refused or "")
     elif by_user:
         trial.state = "CANCELED"
     elif early or (state == "USER_CANCELED" and not log.exists):

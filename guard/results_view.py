@@ -13,8 +13,8 @@ from files import atomic_write, write_json
 from guard.results import Results, Trial, read_object
 
 ROWS = 70  # of the table; results.csv has them all
-STATES = ("SUCCEEDED", "DIVERGED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING", "INTERRUPTED",
-          "CANCELED", "FAILED")  # in the order of the table
+STATES = ("SUCCEEDED", "DIVERGED", "REFUSED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING",
+          "INTERRUPTED", "CANCELED", "FAILED")  # in the order of the table
 
 
 def parameter_names(results: Results) -> list[str]:

@@ -166,6 +166,14 @@ def test_diverged_counts_neither_as_failure_nor_as_best(fake: Fake) -> None:
     assert (state.trials[0].state, state.best.id, state.problems()) == ("DIVERGED", "B", [])
 
 
+def test_refused_counts_neither_as_failure_nor_as_best(fake: Fake) -> None:
+    fake.trial("A", 0, 0.0)
+    (fake.trial_folder("A") / "result.json").write_text('{"refused": "too large"}')
+    fake.trial("B", 1, -1.0)
+    state = fake.load()
+    assert (state.trials[0].state, state.best.id, state.problems()) == ("REFUSED", "B", [])
+
+
 def test_stopped_early_is_never_best(fake: Fake) -> None:
     fake.event("A", "RUNNING", 0)
     fake.metric("A", 0, 0.99, "PERIODICAL")
