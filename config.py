@@ -69,9 +69,23 @@ class HpoConfig(TrainingConfig):
     model: str = setting("resnet18", "network of the zoo")
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassicNasConfig(TrainingConfig):
+    """classic_nas_trial.py: one network of the MobileNet space. lr and optimizer: see hpo_best."""
+
+    arch: str = setting("", "train the architecture in this JSON file: labels and choices, or a best.json of stage 2")
+    baseline: bool = setting(False, "train plain MobileNet")
+    max_params: int = setting(0, "refuse networks of more parameters; 0: no limit", minimum=0)
+    max_macs: int = setting(0, "refuse networks of more multiply-adds an image; 0: no limit", minimum=0)
+    hpo_best: str = setting("runs/hpo/best.json", "stage 1's result: lr and optimizer, where it exists and the command "
+                            "line does not name them; empty: not used")
+    write_search_space: bool = setting(False, "write search_space_classic_nas.json, train nothing")
+
+
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
-# set is recognised by its checksum, wherever it lies.)
-NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume"})
+# set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
+NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
+                          "max_macs", "hpo_best", "write_search_space"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every script also runs without NNI; then nothing is asked or reported, and the r
 """
 
 import os
+import statistics
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -42,18 +43,28 @@ def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
     return Path(config.runs_dir) / stage / (config.name or name)
 
 
+def report(metric: float, facts: Mapping[str, float], ran: Mapping[str, Any]) -> None:
+    """Tell NNI the final metric, with `ran`: its own record of the parameters may be wrong."""
+    if under_nni():
+        nni.report_final_result({"default": metric, **facts, **{f"run.{key}": value for key, value in ran.items()}})
+
+
 def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", config: TrainingConfig, path: Path,
-          stage: str, tuner: Mapping[str, Any], facts: Mapping[str, float] | None = None) -> float:
+          stage: str, tuner: Mapping[str, Any], facts: Mapping[str, float] | None = None,
+          architecture: Mapping[str, str] | None = None) -> float:
     """Train `model` in the run folder `path`, report to NNI, write result.json; returns the final metric.
 
-    `facts` about the network, numbers, go into result.json and the final report. A trial that NNI repeats in the
-    folder of its first, stopped attempt goes on from that attempt's checkpoint.
+    `facts` about the network, numbers, go into result.json and, with its speed, into the final report. `architecture`
+    is what made the network, where that is not a setting. A trial that NNI repeats in the folder of its first, stopped
+    attempt goes on from that attempt's checkpoint.
     """
     from run_folder import RunFolder
     from training import fit, load_checkpoint
 
+    facts, architecture = dict(facts or {}), dict(architecture or {})
     device = next(model.parameters()).device
-    checkpoint, computes = path / "checkpoint.pt", {**identity(config), "data_checksum": pictures.checksum}
+    checkpoint = path / "checkpoint.pt"
+    computes = {**identity(config), **architecture, "data_checksum": pictures.checksum}
     resume = config.resume or (under_nni() and checkpoint.exists())
     resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
     folder = RunFolder(path, config)
@@ -67,16 +78,18 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
                  on_epoch=on_epoch)
-    facts = facts or {}
+    if facts:
+        speeds = [record["images_per_second"] for record in result.history]
+        facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
     folder.finish({
         "stage": stage, "metric": "validation accuracy after the last epoch", "value": result.metric,
         "diverged": result.diverged, "last": result.last, "best": result.best,
         "parameters": sum(p.numel() for p in model.parameters()), **facts,
+        **({"architecture": architecture} if architecture else {}),
         "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
                  "train_images": len(loaders.train.index), "val_images": len(loaders.val.index)},
     }, device)
-    if under_nni():  # NNI's own record of the parameters may be wrong: echo what really ran
-        ran = asdict(config)
-        nni.report_final_result({"default": result.metric, **facts, **{f"run.{key}": ran[key] for key in tuner}})
+    ran = {**asdict(config), **architecture}
+    report(result.metric, facts, {key: ran[key] for key in tuner})
     print(f"{'diverged' if result.diverged else 'done'}: validation accuracy {result.metric:.2%}, {path}")
     return result.metric

@@ -6,14 +6,15 @@ import pytest
 from conftest import ROOT
 
 LEVEL = {"config": 0, "files": 0, "models": 1, "augmentation": 1, "data": 2, "training": 2, "run_folder": 2, "guard": 2,
-         "trial": 3}
-SCRIPTS = {"hpo_trial", "experiment"}
+         "nas_ranking": 1, "nas_tuner": 2, "trial": 3}
+SCRIPTS = {"hpo_trial", "classic_nas_trial", "experiment"}
 FORBIDDEN = {  # besides all of our own modules of the same or a higher level
     "config": {"torch", "torchvision", "nni", "numpy"},
     "files": {"torch", "torchvision", "nni", "numpy"},
     **{name: {"nni", "config"} for name in ("models", "augmentation", "data", "training", "run_folder")},
-    **{name: {"torch", "torchvision"} for name in ("guard", "experiment")},
+    **{name: {"torch", "torchvision"} for name in ("guard", "nas_ranking", "nas_tuner", "experiment")},
 }
+DECLARE_MUTABLES = {"models/mobilenet_nni.py"}  # may import nni.nas
 OURS = {*LEVEL, *SCRIPTS}
 FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("models/*.py"), *ROOT.glob("guard/*.py")])
 
@@ -38,7 +39,8 @@ def test_imports_point_down(path):
     assert name in OURS, f"{name} has no level yet: give it one"
     level = LEVEL.get(name, 4)
     upward = {other for other in used & OURS if other != name and LEVEL.get(other, 4) >= level}
-    assert not upward and not used & FORBIDDEN.get(name, set())
+    forbidden = FORBIDDEN.get(name, set()) - ({"nni"} if str(path.relative_to(ROOT)) in DECLARE_MUTABLES else set())
+    assert not upward and not used & forbidden
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,5 +1,6 @@
 """Every command of the README is executed, with less work for each: tiny trials, few of them, a HOME of its own."""
 
+import json
 import os
 import re
 import shlex
@@ -28,6 +29,11 @@ def less(command: str, site: dict) -> str:
     few = f"--set maxTrialNumber=1 --set 'trialCommand=python hpo_trial.py {tiny}'"
     if command.startswith("python hpo_trial.py"):
         return f"{command} {tiny} --runs-dir {site['folder']}/runs"
+    if command.startswith("python classic_nas_trial.py") and "--write" not in command:
+        command = command.replace("runs/classic_nas/best.json", str(site["arch"]))
+        return f"{command} {tiny} --runs-dir {site['folder']}/runs"
+    if command.startswith("python experiment.py run config_classic_nas"):
+        return f"{command} {few.replace('hpo_trial', 'classic_nas_trial')} --out {site['folder']}/out"
     if command.startswith("python experiment.py run"):
         return f"{command} {few} --out {site['folder']}/out"
     if command.startswith("python experiment.py results"):
@@ -48,12 +54,17 @@ def site(tmp_path_factory, digits_dir):
     config |= {"trialCommand": f"python hpo_trial.py {TINY} --data-dir {digits_dir}", "trialCodeDirectory": str(ROOT),
                "searchSpaceFile": str(ROOT / "search_space.json"), "maxTrialNumber": 1}
     (folder / "tiny.yml").write_text(yaml.safe_dump(config))
+    space = json.loads((ROOT / "search_space_classic_nas.json").read_text())
+    (folder / "arch.json").write_text(json.dumps({label: spec["_value"][-1] for label, spec in space.items()}))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as an activated environment has it
     site = {"folder": folder, "data_dir": digits_dir, "config": folder / "tiny.yml", "port": 18080,
+            "arch": folder / "arch.json",
             "environment": {**os.environ, "HOME": str(folder / "home"), "PATH": path, "OMP_NUM_THREADS": "1"}}
     yield site
-    if (folder / "home/nni-experiments").exists():
-        shell("python experiment.py stop latest", site)
+    registry = folder / "home/nni-experiments/.experiment"
+    for key in json.loads(registry.read_text()) if registry.exists() else ():
+        done = shell(f"python experiment.py stop {key}", site)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def shell(command: str, site: dict) -> subprocess.CompletedProcess:

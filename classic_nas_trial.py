@@ -1,0 +1,169 @@
+"""Stage 2, one trial: train one network of the MobileNet search space, models/mobilenet_space.py.
+
+    python experiment.py run config_classic_nas.yml                            as trials of an NNI experiment
+    python classic_nas_trial.py --arch runs/classic_nas/best.json --epochs 90  the best one alone, for longer
+    python classic_nas_trial.py --baseline --epochs 90                         plain MobileNet, by the same recipe
+    python classic_nas_trial.py --write-search-space                           after a change of the space
+
+The tuner's parameters are the architecture. Learning rate and optimizer are those of stage 1, runs/hpo/best.json, if
+there is one; the command line wins over it. Reports validation accuracy, after each epoch and at the end, then with
+parameters, multiply-adds and images per second. A network over a limit is refused: under NNI it reports 0 and ends.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trial
+from config import ClassicNasConfig, command_line, merge, run_script
+from files import atomic_write, read_json, write_json
+
+if TYPE_CHECKING:
+    from models.mobilenet_space import Cost
+
+SEARCH_SPACE = "search_space_classic_nas.json"
+BEST_SCHEMA = 1  # of the best.json that experiment.py writes
+
+
+def main(argv: list[str] | None = None) -> int:
+    tuner = trial.ask()
+    return run_script(lambda: run(argv, tuner))
+
+
+def run(argv: list[str] | None, tuner: dict) -> None:
+    from data import load, training_batches  # torch and what stands on it: slow to import
+    from models.mobilenet_space import build, cost
+    from training import pick_device, set_seed
+
+    given = command_line(ClassicNasConfig, argv, __doc__.splitlines()[0])
+    if given.get("write_search_space"):
+        return write_search_space(Path(SEARCH_SPACE))
+    config = settings(given)
+    name, sample = architecture(config, tuner)
+    device = pick_device(config.device)
+
+    pictures = load(config.data, config.data_dir)
+    loaders = training_batches(
+        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
+        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
+
+    path = trial.run_path(config, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
+    price = cost(sample, len(pictures.classes))
+    if reason := over_limit(price, config, len(pictures.classes)):
+        return refuse(reason, price, sample, path)
+    set_seed(config.seed)
+    model = build(sample, len(pictures.classes)).to(device)
+
+    trial.train(model, loaders, pictures, config, path, "classic_nas", tuner, price._asdict(), sample)
+
+
+# ---- settings: lr and optimizer of stage 1
+
+
+def settings(given: dict[str, Any]) -> ClassicNasConfig:
+    """Default < stage 1's result < `given`, the command line; says where lr and optimizer come from."""
+    from training import OPTIMIZERS
+
+    source = given.get("hpo_best", ClassicNasConfig.hpo_best)
+    wanted = source and ("hpo_best" in given or Path(source).exists()) and not {"lr", "optimizer"} <= given.keys()
+    found = stage1(source) if wanted else {}
+    config = merge(ClassicNasConfig, {**found, **given}, optimizer=OPTIMIZERS)
+    origin = {**dict.fromkeys(found, source), **dict.fromkeys(given, "command line")}
+    print(", ".join(f"{key} {getattr(config, key)} ({origin.get(key, 'default')})" for key in ("lr", "optimizer")))
+    return config
+
+
+def stage1(file: str) -> dict[str, Any]:
+    """lr and optimizer of stage 1's best.json; ValueError names the file."""
+    from training import OPTIMIZERS
+
+    found = {key: value for key, value in best_parameters(file).items() if key in ("lr", "optimizer")}
+    for key in ("lr", "optimizer"):
+        if key not in found:
+            raise ValueError(f"{file}: its best trial has no {key}; a result of stage 1 is wanted")
+    try:
+        merge(ClassicNasConfig, found, optimizer=OPTIMIZERS)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return found
+
+
+def best_parameters(file: str) -> dict[str, Any]:
+    """What the best trial of an experiment ran, by its best.json."""
+    best = read_json(file)
+    if not isinstance(best, dict) or best.get("schema") != BEST_SCHEMA:
+        schema = best.get("schema") if isinstance(best, dict) else None
+        raise ValueError(f"{file}: schema {schema!r}, this version reads {BEST_SCHEMA}; run the stage again, or "
+                         "delete the file")
+    if not isinstance(best.get("parameters"), dict):
+        raise ValueError(f"{file}: parameters {best.get('parameters')!r} must be an object of names and values")
+    return best["parameters"]
+
+
+# ---- the architecture
+
+
+def architecture(config: ClassicNasConfig, tuner: dict) -> tuple[str, dict[str, str]]:
+    """A name for the run, and the sample: the tuner's, plain MobileNet, or what a file holds; checked."""
+    from models.mobilenet_space import BASELINE, check_sample
+
+    if bool(tuner) + config.baseline + bool(config.arch) != 1:
+        raise ValueError("give either --arch FILE or --baseline to train one network; under NNI neither of them, "
+                         "since the tuner chooses")
+    if tuner:
+        check_sample(tuner)
+        return "trial", tuner
+    return ("baseline", dict(BASELINE)) if config.baseline else (Path(config.arch).stem, from_file(config.arch))
+
+
+def from_file(file: str) -> dict[str, str]:
+    from models.mobilenet_space import check_sample
+
+    content = read_json(file)
+    sample = best_parameters(file) if isinstance(content, dict) and "schema" in content else content
+    try:
+        check_sample(sample)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return sample
+
+
+def over_limit(price: "Cost", config: ClassicNasConfig, num_classes: int) -> str | None:
+    """Which limit the network breaks; ValueError if every network of the space breaks it."""
+    from models.mobilenet_space import smallest
+
+    limits = (("max_params", price.parameters, smallest(num_classes).parameters, "parameters"),
+              ("max_macs", price.macs, smallest(num_classes).macs, "multiply-adds"))
+    for key, has, least, unit in limits:
+        limit = getattr(config, key)
+        if limit and least > limit:
+            raise ValueError(f"{key} = {limit}: no network of the space meets it, the smallest has {least} {unit}")
+        if limit and has > limit:
+            return f"{key} = {limit}: the network has {has} {unit}"
+    return None
+
+
+def refuse(reason: str, price: "Cost", sample: Mapping[str, str], path: Path) -> None:
+    """Under NNI the worst metric, so that the tuner goes on; alone a user's mistake."""
+    if not trial.under_nni():
+        raise ValueError(reason)
+    write_json(path / "result.json", {"schema": 1, "stage": "classic_nas", "value": 0.0, "refused": reason,
+                                      **price._asdict(), "architecture": dict(sample)})
+    trial.report(0.0, price._asdict(), sample)
+    print(f"refused: {reason}")
+
+
+def write_search_space(file: Path) -> None:
+    """The space for NNI's tuners, a line for each label."""
+    from models.mobilenet_space import search_space
+
+    lines = [f"    {json.dumps(label)}: {json.dumps(spec)}" for label, spec in search_space().items()]
+    with atomic_write(file) as stream:
+        stream.write("{\n" + ",\n".join(lines) + "\n}\n")
+    print(f"wrote {file}: {len(lines)} labels")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
