@@ -158,20 +158,13 @@ def test_state(fake: Fake, events: list[str], log: str, alive: bool, state: str)
     assert fake.one(alive).state == state
 
 
-def test_diverged_counts_neither_as_failure_nor_as_best(fake: Fake) -> None:
+@pytest.mark.parametrize(("told", "state"), [('{"diverged": true}', "DIVERGED"), ('{"refused": "large"}', "REFUSED")])
+def test_diverged_and_refused_count_neither_as_failure_nor_as_best(fake: Fake, told: str, state: str) -> None:
     fake.trial("A", 0, 0.0)
-    (fake.trial_folder("A") / "result.json").write_text('{"diverged": true}')
+    (fake.trial_folder("A") / "result.json").write_text(told)
     fake.trial("B", 1, -1.0)
-    state = fake.load()
-    assert (state.trials[0].state, state.best.id, state.problems()) == ("DIVERGED", "B", [])
-
-
-def test_refused_counts_neither_as_failure_nor_as_best(fake: Fake) -> None:
-    fake.trial("A", 0, 0.0)
-    (fake.trial_folder("A") / "result.json").write_text('{"refused": "too large"}')
-    fake.trial("B", 1, -1.0)
-    state = fake.load()
-    assert (state.trials[0].state, state.best.id, state.problems()) == ("REFUSED", "B", [])
+    loaded = fake.load()
+    assert (loaded.trials[0].state, loaded.best.id, loaded.problems()) == (state, "B", [])
 
 
 def test_stopped_early_is_never_best(fake: Fake) -> None:
