@@ -33,7 +33,9 @@ lint: setup  ## style
 bench: setup  ## measure the input pipeline, the training step, the start and the memory on this machine
 	$(BIN)/python -m benchmarks.input_pipeline
 	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.memory
 
 clean:  ## remove the environment and caches; results in runs/ and data in .data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache
