@@ -1,0 +1,107 @@
+"""A table of real trainings for tuner_replay: every network of a small part of stage 2's space, trained briefly.
+
+    python -m benchmarks.nas_table --data .data/cifar10-jpeg --out benchmarks/tables/mobilenet-cifar10-jpeg.json
+
+The part: the choices below in a MobileNet that lacks four of its blocks and has a thin last one. Pictures are halved to
+16x16. Both lets each of hundreds of trainings take seconds; the accuracy is that on validation images after the last
+epoch, in percent. The file is written after each network, and the command goes on with it.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from benchmarks.measure import at_least, environment
+from benchmarks.tuner_replay import text
+from config import ClassicNasConfig, run_script
+from data import Batches, Loaders, Pictures, load, training_batches
+from files import read_json, write_json
+from models import nas_scores
+from models.mobilenet_space import BASELINE, build
+from training import fit, set_seed
+
+VARIED = {
+    "block02_op": ["dw3", "ir2_dw3", "se_dw3"],
+    "block03_op": ["dw3", "dw5", "res_dw3"],
+    "block05_skip": ["none", "block01"],
+    "block08_op": ["dw3", "res_dw3", "identity"],
+    "block10_op": ["dw3", "res_dw3"],
+}
+LEFT_OUT = ("block07_op", "block09_op", "block11_op", "block13_op")
+FIXED = {**BASELINE, **dict.fromkeys(LEFT_OUT, "identity"), "block12_op": "thin_dw3"}
+SCORES = ("macs", "naswot", "synflow", "average")
+RECIPE = {"train_size": 3_000, "val_size": 2_000, "epochs": 5, "batch_size": 32, "optimizer": "Adam", "lr": 0.002}
+SEEDS = (0, 1)
+
+
+class Halved:
+    """The batches of a loader, at half the resolution."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches, self.images = batches, batches.images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((F.avg_pool2d(x, 2), y) for x, y in self.batches.epoch(epoch))
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False,
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--data", default="digits", help="digits, cifar10 or a folder, as for the trials")
+    options.add_argument("--data-dir", default=".data", help="folder of the packed cache")
+    options.add_argument("--first", type=at_least(1), help="train this many networks of the table, no more")
+    options.add_argument("--out", type=Path, required=True, help="JSON file of the table")
+    args = options.parse_args(argv)
+    return run_script(lambda: run(args))
+
+
+def run(args: Any) -> None:
+    pictures = load(args.data, args.data_dir)
+    space = {label: {"_type": "choice", "_value": values} for label, values in VARIED.items()}
+    recipe = {**RECIPE, "seeds": list(SEEDS), "side": 16, "data": Path(args.data).name, "checksum": pictures.checksum,
+              "fixed": FIXED}
+    entries = read_table(args.out, space, recipe) if args.out.exists() else []
+    samples = [dict(zip(VARIED, values, strict=True)) for values in itertools.product(*VARIED.values())][: args.first]
+    done = {text(entry["sample"]) for entry in entries}
+    for sample in tqdm([sample for sample in samples if text(sample) not in done], disable=None):
+        network = {**FIXED, **sample}
+        entries.append({
+            "sample": sample, "accuracy": [100 * train(network, pictures, seed) for seed in SEEDS],
+            "score": {name: getattr(nas_scores, name)(network) for name in SCORES}})
+        write_json(args.out, {"space": space, "recipe": recipe, "where": environment(torch.device("cpu")),
+                              "entries": entries})
+
+
+def read_table(path: Path, space: dict, recipe: dict) -> list[dict]:
+    table = read_json(path)
+    if table.get("space") != space or table.get("recipe") != recipe:
+        raise ValueError(f"{path}: a table of other networks or of another recipe; name another file")
+    return table["entries"]
+
+
+def train(network: dict[str, str], pictures: Pictures, seed: int) -> float:
+    """Validation accuracy in 0..1 after the last epoch. The seed is that of the split too."""
+    config = dataclasses.replace(ClassicNasConfig(baseline=True, **RECIPE), seed=seed)
+    loaders = training_batches(
+        pictures, torch.device("cpu"), train_size=config.train_size, val_size=config.val_size,
+        batch_size=config.batch_size, crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout,
+        seed=config.seed)
+    set_seed(seed)
+    model = build(network, len(pictures.classes))
+    return fit(model, *Loaders(*map(Halved, loaders)), config, identity={}).metric
+
+
+if __name__ == "__main__":
+    sys.exit(main())
