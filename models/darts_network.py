@@ -1,0 +1,50 @@
+"""The discrete network of a genotype: what a DARTS search is for, and what is trained from scratch."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from .darts_cells import CellSkeleton, StackedCells
+from .darts_genotype import Genotype, Pair
+from .darts_operations import drop_path, operation
+
+
+class Sum(nn.Module):
+    """A node: the sum of its edges, each with its own operation on one of the states before."""
+
+    def __init__(self, edges: Iterable[nn.Module], sources: Iterable[int]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(map(drop_path, edges))
+        self.sources = tuple(sources)
+
+    def forward(self, states: list[Tensor]) -> Tensor:
+        first, *others = (edge(states[source]) for edge, source in zip(self.edges, self.sources, strict=True))
+        return sum(others, first)
+
+
+def edge_stride(source: int, reduction: bool) -> int:
+    """A reduction cell halves what comes from the cells before it; its nodes are halved already."""
+    return 2 if reduction and source < 2 else 1
+
+
+def _node(pair: Pair, channels: int, reduction: bool, affine: bool) -> Sum:
+    edges = [operation(edge.operation, channels, edge_stride(edge.source, reduction), affine) for edge in pair]
+    return Sum(edges, [edge.source for edge in pair])
+
+
+class DartsNetwork(StackedCells):
+    """(N, in_channels, H, W) -> (N, n_classes) logits; with an auxiliary head, in training, those of both classifiers.
+
+    The published networks have 36 channels and 20 layers. `affine=False` is for comparisons with the search space,
+    whose batch norms have no weights.
+    """
+
+    def __init__(self, genotype: Genotype, in_channels: int, channels: int, n_classes: int, n_layers: int,
+                 stem_multiplier: int = 3, auxiliary: bool = False, affine: bool = True) -> None:
+        def make_cell(c_pp: int, c_p: int, c: int, reduction_p: bool, reduction: bool) -> CellSkeleton:
+            pairs = genotype.reduction if reduction else genotype.normal
+            nodes = [_node(pair, c, reduction, affine) for pair in pairs]
+            return CellSkeleton(c_pp, c_p, c, reduction_p, nodes, affine)
+
+        super().__init__(make_cell, in_channels, channels, n_classes, n_layers, stem_multiplier, auxiliary)
+        self.genotype = genotype
