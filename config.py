@@ -23,6 +23,14 @@ def setting(default: Any, help: str, **allowed: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed})
 
 
+def check(config: Any) -> None:
+    """Types and ranges of all settings of a dataclass, for its __post_init__."""
+    for field in dataclasses.fields(config):
+        value = _typed(field.name, getattr(config, field.name), field.type)
+        _check_range(field.name, value, **field.metadata["allowed"])
+        object.__setattr__(config, field.name, value)  # an int given for a float is kept as a float
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """What every script that trains one network has in common."""
@@ -56,10 +64,7 @@ class TrainingConfig:
     resume: bool = setting(False, "go on from the checkpoint in the run's folder")
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), field.type)
-            _check_range(field.name, value, **field.metadata["allowed"])
-            object.__setattr__(self, field.name, value)  # an int given for a float is kept as a float
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +87,67 @@ class ClassicNasConfig(TrainingConfig):
     write_search_space: bool = setting(False, "write search_space_classic_nas.json, train nothing")
 
 
+@dataclasses.dataclass(frozen=True)
+class DartsSearchConfig(TrainingConfig):
+    """darts_search.py: a bilevel search. The settings of training are those of the supernet's weights."""
+
+    order: int = setting(1, "1: alphas as if the weights were trained; 2: looks a step of theirs ahead, and is slower",
+                         minimum=1, maximum=2)
+    channels: int = setting(16, "channels of the supernet's first cells", minimum=4)
+    layers: int = setting(8, "cells of the supernet", minimum=3)
+    partial_channels: int = setting(1, "4: operations see a quarter of the channels, and edges compete (PC-DARTS)",
+                                    minimum=1, maximum=16)
+    optimizer: str = setting("SGD", "of the weights; that of the alphas is Adam", choices=("SGD",))
+    lr: float = setting(0.025, "peak learning rate of the weights", above=0)
+    weight_decay: float = setting(3e-4, "L2 penalty on the weights", minimum=0)
+    epochs: int = setting(50, "passes over the half of the training images that the weights see", minimum=1)
+    batch_size: int = setting(64, "images a step, of each half", minimum=2)
+    warmup: float = setting(0.0, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
+    label_smoothing: float = setting(0.0, "of the weights' loss", minimum=0, below=1)
+    clip: float = setting(5.0, "largest norm of the weights' gradient; 0: no clipping", minimum=0)
+    cutout: int = setting(0, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+    alpha_lr: float = setting(3e-4, "learning rate of the alphas", above=0)
+    alpha_weight_decay: float = setting(1e-3, "L2 penalty on the alphas", minimum=0)
+    frozen: float = setting(0.3, "share of the epochs in which the alphas wait for the weights", minimum=0, below=1)
+    beta_decay: float = setting(0.0, "beta-decay's weight in the last epoch, growing from 0; 0: off, the paper's is 50",
+                                minimum=0)
+    max_skips: int = setting(2, "skip connections that a normal cell may have; 8: any number", minimum=0, maximum=8)
+    recompute: bool = setting(False, "compute cells again for the gradient: less memory, a third more time")
+    fused: bool = setting(True, "the fast form of the supernet; no: the plain one")
+    precision: str = setting("fp32", "of the search", choices=("fp32",))
+    ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)
+    compile: bool = setting(False, "torch.compile the networks of the choice, not the supernet")
+    seeds: int = setting(1, "searches, from `seed` on; the best is chosen by a complete training of each", minimum=1)
+    choice_epochs: int = setting(50, "of that training; 0, with one seed: none", minimum=0)
+    choice_channels: int = setting(16, "channels of its network", minimum=4)
+    choice_layers: int = setting(8, "cells of its network", minimum=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """predict.py: a trained network over pictures, or its export."""
+
+    model: str = setting("", "trained model file, such as the model.pt of a run's folder")
+    images: str = setting("", "a picture, or a folder of pictures with its subfolders; for an export, to verify it on")
+    json: bool = setting(False, "a JSON line a picture with the probabilities of all classes, instead of a table")
+    tta: bool = setting(False, "mean of the probabilities of each picture and of its mirror image")
+    out: str = setting("", "file for the predictions or the exported network; empty: standard output, and beside model")
+    batch_size: int = setting(256, "pictures a forward pass", minimum=1)
+    workers: int = setting(0, "processes that decode pictures; 0: one a core, less one", minimum=0)
+    device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", "auto: as for training", choices=("auto", "fp32", "bf16"))
+    export: str = setting("none", "write the network in this format and verify it", choices=("none", "onnx", "torch"))
+    tolerance: float = setting(0.001, "largest difference of a logit that an export may have; 0.001 changes no "
+                               "probability by more than 0.0005", above=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "write_search_space"})
+                          "max_macs", "hpo_best", "write_search_space", "fused", "recompute", "seeds"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:
@@ -125,17 +187,16 @@ def command_line(cls: type, argv: list[str] | None, description: str) -> dict[st
     return {key: _parsed(key, value, cls.__dataclass_fields__[key].type) for key, value in given.items()}
 
 
-def run_script(main: Callable[[], None]) -> int:
-    """Call `main` and return the exit code: 2 for a user's mistake, told in one line without a traceback.
+def run_script(main: Callable[[], int | None]) -> int:
+    """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
 
     A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk).
     """
     try:
-        main()
+        return main() or 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):

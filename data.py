@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from augmentation import SIDE, Augmentation, Normalization, words
 from files import read_json, write_json
+from picture_files import read_picture
 
 FORMAT = 1  # of the cache; another number makes old caches be rebuilt
 
@@ -137,27 +138,12 @@ def _read_folder(root: Path, listing: dict[str, list[os.DirEntry]]) -> tuple[lis
     for split, files in listing.items():
         images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(_read_picture, [file.path for file in files])
+            read = pool.map(lambda file: read_picture(file.path, SIDE), files)
             bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, disable=None)
             for i, image in enumerate(bar):
                 images[i, :, :, :3] = image
         splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))
     return classes, *splits
-
-
-def _read_picture(path: str) -> np.ndarray:
-    """(32, 32, 3) uint8; any format and size that Pillow reads."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # lets a large JPEG be decoded at a fraction of its size
-            image = ImageOps.exif_transpose(image).convert("RGB")
-            if image.size != (SIDE, SIDE):
-                image = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            return np.asarray(image)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture that Pillow can read; remove the file or its class folder") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: broken picture ({error})") from None
 
 
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")

@@ -36,12 +36,12 @@ class RunFolder:
         write_json(self.path / "config.json", asdict(config))
         self._events = SummaryWriter(self.path / "tensorboard")  # NNI's TensorBoard button looks in this folder
 
-    def epoch(self, record: dict[str, float]) -> None:
-        """Keep one epoch's record; it has `epoch`, counted from 1."""
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Keep one epoch's record; it has `epoch`, counted from 1. TensorBoard gets the numbers in it."""
         self._records.append(record)
         write_jsonl(self.path / "metrics.jsonl", self._records)
         for key, value in record.items():
-            if key != "epoch":
+            if key != "epoch" and isinstance(value, int | float):
                 self._events.add_scalar(key, value, record["epoch"])
         self._events.flush()
 

@@ -43,6 +43,12 @@ def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
     return Path(config.runs_dir) / stage / (config.name or name)
 
 
+def report_epoch(metric: float) -> None:
+    """Tell NNI the metric after an epoch."""
+    if under_nni():
+        nni.report_intermediate_result(metric)
+
+
 def report(metric: float, facts: Mapping[str, float], ran: Mapping[str, Any]) -> None:
     """Tell NNI the final metric, with `ran`: its own record of the parameters may be wrong."""
     if under_nni():
@@ -71,8 +77,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     def on_epoch(record: dict[str, float]) -> None:
         folder.epoch(record)
-        if under_nni():
-            nni.report_intermediate_result(record["val_accuracy"])
+        report_epoch(record["val_accuracy"])
         print("epoch {epoch:3d}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  "
               "validation {val_accuracy:.2%}  {images_per_second:.0f} images/s".format(**record), flush=True)
 

@@ -224,7 +224,7 @@ def _gradient(product: Tensor, total: Tensor, weight: Tensor, share: Tensor, sta
 
     Batch norm's gradient, with y = weight @ map and z its norm: share / std * (grad - mean(grad) - z mean(grad * z)).
     """
-    centred = (product * weight).sum(-1) - total * (weight @ stats.mean[..., None]).squeeze(-1)  # sum of grad (y - mean)
+    centred = (product * weight).sum(-1) - total * (weight @ stats.mean[..., None]).squeeze(-1)  # grad * (y - mean)
     along = stats.inverse * centred  # sum of grad * z
     scale = share[:, None, None] * stats.inverse[..., None]  # (K, C, 1)
     grad_matrix = scale * weight

@@ -46,13 +46,13 @@ class SupernetCell(CellSkeleton):
 
     def __init__(self, channels_pp: int, channels_p: int, channels: int, reduction_p: bool, reduction: bool,
                  partial_channels: int) -> None:
-        self_channels, odd = divmod(channels, partial_channels)
-        if odd:
-            raise ValueError(f"partial_channels = {partial_channels}: must divide the channels of all cells, {channels}")
-        nodes = [nn.ModuleList(MixedEdge(self_channels, edge_stride(source, reduction)) for source in range(2 + node))
+        mixed, left = divmod(channels, partial_channels)
+        if left:
+            raise ValueError(f"partial_channels = {partial_channels}: must divide the channels of a cell, {channels}")
+        nodes = [nn.ModuleList(MixedEdge(mixed, edge_stride(source, reduction)) for source in range(2 + node))
                  for node in range(N_NODES)]
         super().__init__(channels_pp, channels_p, channels, reduction_p, nodes, affine=False)
-        self.mixed, self.reduction, self.partial_channels = self_channels, reduction, partial_channels
+        self.mixed, self.reduction, self.partial_channels = mixed, reduction, partial_channels
 
     def forward(self, s0: Tensor, s1: Tensor, operations: Tensor, edges: Tensor | None, fused: bool) -> Tensor:
         """operations (14, 8), edges (14,): the weights, after softmax; edges with partial channels alone."""
