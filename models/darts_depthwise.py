@@ -9,6 +9,7 @@ dilation 1 if the kernel is at most 3 wide. Both gradients come down to these:
 - stride 2: stride 1 where every other output was left out, so its gradient is 0 there
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,9 @@ class _Depthwise(torch.autograd.Function):
         if ctx.stride > 1:
             grad = spread(grad, ctx.stride, x.shape)
         grad_x = convolve(grad, weight.flip(2, 3), 1, ctx.dilation) if ctx.needs_input_grad[0] else None
-        grad_weight = weight_gradient(x, grad, weight.shape[-1], ctx.dilation) if ctx.needs_input_grad[1] else None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            [grad_weight] = weight_gradients(x, [grad], weight.shape[-1], ctx.dilation)
         return grad_x, grad_weight, None, None
 
 
@@ -65,14 +68,18 @@ def spread(grad: Tensor, stride: int, shape: torch.Size) -> Tensor:
     return full
 
 
-def weight_gradient(x: Tensor, grad: Tensor, kernel: int, dilation: int = 1) -> Tensor:
-    """Gradient (C, 1, k, k) at stride 1; x and grad (N, C, H, W)."""
+def weight_gradients(x: Tensor, grads: Sequence[Tensor], kernel: int, dilation: int = 1) -> list[Tensor]:
+    """Gradients (C, 1, k, k) at stride 1 of kernels that share their input; x and grads (N, C, H, W)."""
     if dilation == 2 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
-        return weight_gradient(every_other(x), every_other(grad), kernel)
+        return weight_gradients(every_other(x), [every_other(grad) for grad in grads], kernel)
     if kernel != 5 or dilation != 1:
-        return _weight_gradient(x, grad, (kernel, kernel), (dilation * (kernel - 1) // 2,) * 2, dilation)
-    left, right = (_weight_gradient(nn.functional.pad(x, sides), grad, (5, 3), (2, 0), 1) for sides in ((2, 0), (0, 2)))
-    return torch.cat([left, right[..., 1:]], -1)
+        padding = (dilation * (kernel - 1) // 2,) * 2
+        return [_weight_gradient(x, grad, (kernel, kernel), padding, dilation) for grad in grads]
+    found = []
+    for sides in ((2, 0), (0, 2)):  # columns of the kernel: 0 to 2, 2 to 4
+        padded = nn.functional.pad(x, sides)
+        found.append([_weight_gradient(padded, grad, (5, 3), (2, 0), 1) for grad in grads])
+    return [torch.cat([left, right[..., 1:]], -1) for left, right in zip(*found, strict=True)]
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int], padding: tuple[int, int],

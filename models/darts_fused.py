@@ -14,6 +14,7 @@ convolution, batch norm, weighing and summing. What is saved here:
 All maps are (N, C, H, W) channels_last; as a matrix (M, C), M = N * H * W, the same memory.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .darts_depthwise import convolve, depthwise, every_other, spread, weight_gradient, woven
+from .darts_depthwise import convolve, depthwise, every_other, spread, weight_gradients, woven
 from .darts_genotype import OPERATIONS
 
 if TYPE_CHECKING:
@@ -169,14 +170,14 @@ class _Fan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
+        if ctx.stride > 1:
+            grads = [spread(grad, ctx.stride, x.shape) for grad in grads]
         grad_x, grad_weights = None, [None] * len(weights)
-        for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
-            grad = spread(grad, ctx.stride, x.shape) if ctx.stride > 1 else grad
-            if ctx.needs_input_grad[0]:
-                part = convolve(grad, weight.flip(2, 3))
-                grad_x = part if grad_x is None else grad_x.add_(part)
-            if ctx.needs_input_grad[2 + i]:
-                grad_weights[i] = weight_gradient(x, grad, weight.shape[-1])
+        if ctx.needs_input_grad[0]:
+            parts = (convolve(grad, weight.flip(2, 3)) for grad, weight in zip(grads, weights, strict=True))
+            grad_x = functools.reduce(Tensor.add_, parts)
+        if ctx.needs_input_grad[2]:
+            grad_weights = weight_gradients(x, grads, weights[0].shape[-1])
         return grad_x, None, *grad_weights
 
 

@@ -1,0 +1,130 @@
+"""A trained network for other programs: as ONNX, or as torch.export's own archive; always compared with the original.
+
+What is exported takes pictures (N, 3, 32, 32) float32, red, green and blue in 0..1, any N, and gives logits
+(N, classes) float32: the normalisation is inside. The class names, in the order of the logits, are in the metadata.
+"""
+
+import copy
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augmentation import SIDE, words
+from files import atomic_write
+from model_file import TrainedModel
+
+BATCHES = (1, 7, 32)  # sizes of the batches that an export is verified on
+Runner = Callable[[np.ndarray], np.ndarray]  # pictures -> logits
+
+
+class Format(NamedTuple):
+    suffix: str
+    dump: Callable[[torch.export.ExportedProgram, dict[str, str]], bytes]  # with metadata
+    open: Callable[[bytes], Runner]
+
+
+class ExportDiffers(Exception):
+    """What was exported does not compute what the original does."""
+
+
+class WithNormalization(nn.Module):
+    """Pictures (N, 3, 32, 32) in 0..1 -> logits."""
+
+    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.view(1, 3, 1, 1).clone())
+        self.register_buffer("std", std.view(1, 3, 1, 1).clone())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.network((pictures - self.mean) / self.std)
+
+
+def export(trained: TrainedModel, format: str, path: str | os.PathLike, tolerance: float,
+           real: np.ndarray | None = None) -> dict[str, float]:
+    """Write the network of `trained`, which is on the CPU, to `path`; returns the largest differences of its logits.
+
+    They are those of random pictures and, if `real` (N, 32, 32, 4) uint8 has any, of these. ExportDiffers if one is
+    above `tolerance`; then, as after any error, nothing is written.
+    """
+    chosen = FORMATS[format]
+    with atomic_write(path, "wb") as file:
+        content = chosen.dump(_program(trained), {"classes": json.dumps(trained.classes),
+                                                  "network": json.dumps(trained.network)})
+        exported = chosen.open(content)
+        differences = {"random pictures": _difference(trained, exported, _random_pictures())}
+        if real is not None and len(real):
+            differences["your pictures"] = _difference(trained, exported, [real])
+        for name, difference in differences.items():
+            if not difference <= tolerance:  # also if it is not a number
+                raise ExportDiffers(f"{path}: the logits of {name} differ by {difference:.2g}, more than the tolerance "
+                                    f"{tolerance:g}; nothing was written")
+        file.write(content)
+    return differences
+
+
+def _program(trained: TrainedModel) -> torch.export.ExportedProgram:
+    # A copy in the usual memory format, so that the layout of training leaves no trace in the graph.
+    network = copy.deepcopy(trained.model).to(memory_format=torch.contiguous_format)
+    model = WithNormalization(network, trained.normalization.mean, trained.normalization.std).eval()
+    example = torch.rand(4, 3, SIDE, SIDE)
+    with torch.no_grad():
+        return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+# ---- formats
+
+
+def _dump_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> bytes:
+    made = torch.onnx.export(program, (), dynamo=True, verbose=False, input_names=["pictures"], output_names=["logits"])
+    model = made.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()
+
+
+def _open_onnx(content: bytes) -> Runner:
+    import onnxruntime  # only here
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda pictures: session.run(["logits"], {"pictures": pictures})[0]
+
+
+def _dump_torch(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files=metadata)
+    return buffer.getvalue()
+
+
+def _open_torch(content: bytes) -> Runner:
+    model = torch.export.load(io.BytesIO(content)).module()
+    return lambda pictures: model(torch.from_numpy(pictures)).detach().numpy()
+
+
+FORMATS = {"onnx": Format(".onnx", _dump_onnx, _open_onnx), "torch": Format(".pt2", _dump_torch, _open_torch)}
+
+
+# ---- verification
+
+
+def _random_pictures() -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
+    for size in BATCHES:
+        yield rng.integers(0, 256, (size, SIDE, SIDE, 4), dtype=np.uint8)
+
+
+@torch.no_grad()
+def _difference(trained: TrainedModel, exported: Runner, batches: Iterator[np.ndarray] | list[np.ndarray]) -> float:
+    """Largest absolute difference of a logit; the original gets its pictures as in training, from bytes."""
+    largest = 0.0
+    for images in batches:  # (N, 32, 32, 4) uint8
+        expected = trained.model(trained.normalization(words(torch.from_numpy(images)))).numpy()
+        pictures = images[..., :3].transpose(0, 3, 1, 2).astype(np.float32) / 255
+        largest = np.maximum(largest, np.abs(exported(np.ascontiguousarray(pictures)) - expected).max())
+    return float(largest)  # nan if one is

@@ -1,0 +1,177 @@
+"""MODEL_CARD.md beside a trained or exported network: data, recipe, figures, limits, licence note, how to load.
+
+After Mitchell et al. 2019, arXiv:1810.03993. Everything in it comes from the model file and from the result.json in
+its folder; what neither tells is said to be unknown.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from files import atomic_write, read_json
+from model_file import TrainedModel
+
+NAME = "MODEL_CARD.md"
+UNKNOWN = "not known"
+RECIPE = ("optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup", "label_smoothing", "clip",
+          "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision", "seed")
+LICENCES = {
+    "cifar10": "CIFAR-10 (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images). Its authors state "
+               "no licence; the pictures were collected from the web. Whether a use is allowed is for the user to "
+               "find out.",
+    "digits": "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998, UCI Machine Learning Repository), "
+              "in the copy that scikit-learn ships; CC BY 4.0: name the source.",
+}
+OWN_LICENCE = "A folder of the user's own pictures: their licence is the user's to know and to state."
+LIMITS = (
+    "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",
+    "Every picture is brought to 32x32 pixels, not keeping its proportions; what is too small to see then is lost.",
+    "Its probabilities are the softmax of its logits; how well they are calibrated was not measured.",
+    "The figures hold for pictures like those it was trained on; other cameras, crops or times were not measured.",
+)
+
+
+def write_model_card(folder: str | os.PathLike, trained: TrainedModel, run: str | os.PathLike | None = None) -> Path:
+    """Write MODEL_CARD.md into `folder`, where the model files lie; returns its path.
+
+    `run` is the folder of the training with its result.json, `folder` itself if not given.
+    """
+    folder = Path(folder)
+    result = Path(run or folder) / "result.json"
+    known = {**(read_json(result) if result.exists() else {}), **trained.facts}
+    with atomic_write(folder / NAME) as file:
+        file.write("\n".join(card(trained, known, folder)) + "\n")
+    return folder / NAME
+
+
+def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """The lines of the card; `known` has the keys of a result.json, each of which may be missing."""
+    config, data = known.get("config") or {}, known.get("data") or {}
+    yield from (f"# {title(trained.network)}", "", "A classifier of pictures, one class a picture.", "")
+    yield from table({
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "classes": ", ".join(trained.classes), "trained": known.get("finished"), "commit": known.get("commit"),
+        "versions": flat(known.get("versions")), "hardware": known.get("hardware"),
+        "training time, s": known.get("wall_seconds")})
+    yield from ("```json", json.dumps(trained.network), "```", "", "## Data", "")
+    yield from table({
+        "data set": data.get("name"), "checksum (sha256 of all pixels and labels)": data.get("checksum"),
+        **{key.replace("_", " "): value for key, value in data.items() if key not in ("name", "checksum", "classes")}})
+    name = data.get("name")
+    licence = LICENCES.get(name, OWN_LICENCE) if name else f"Licence of the data set: {UNKNOWN}, as is the data set."
+    yield from (licence, "", "## Recipe", "")
+    yield from table({key: config[key] for key in RECIPE if key in config} or {"settings": None})
+    yield from ("## Figures", "")
+    yield from table(figures(known))
+    yield from (LAST_EPOCH, "", "## Limits", "", *(f"- {line}" for line in LIMITS), "", "## How to load", "")
+    yield from loading(folder)
+
+
+LAST_EPOCH = ("Accuracies are shares of the pictures, in 0..1, of one training with the seed above. `last` is the last "
+              "epoch, whose weights these are; `best` was picked by its own validation accuracy, hence flatters.")
+
+
+def figures(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure there is; those of the test pictures, if the run has read them, are named so."""
+    found = {f"{group}: {key.replace('_', ' ')}": value for group in ("test", "last", "best")
+             for key, value in (known[group].items() if isinstance(known.get(group), dict) else ())
+             if "accuracy" in key or "loss" in key or key == "epoch"}
+    if not any(key.startswith("test") for key in found):
+        found["test: accuracy"] = None
+    return found | {"diverged": known.get("diverged")}
+
+
+def title(network: Mapping[str, Any]) -> str:
+    return {"zoo": str(network.get("name")), "classic_nas": "A MobileNet found by classic NAS",
+            "darts": "A network found by DARTS"}.get(network.get("family"), UNKNOWN)
+
+
+def flat(value: Any) -> Any:
+    """A dict as one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {flat(part)}" for key, part in value.items())
+    return value
+
+
+def table(rows: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("| | |", "|---|---|")
+    for key, value in rows.items():
+        text = UNKNOWN if value is None or value == "" else f"{value:.6g}" if isinstance(value, float) else str(value)
+        yield f"| {key} | {' '.join(text.split()).replace('|', chr(92) + '|')} |"
+    yield ""
+
+
+# ---- how to load: a block for each kind of file in the folder
+
+LOAD = {
+    ".pt": '''
+{name}, with the repository that trained it on the PYTHONPATH. Or, in its root:
+`python predict.py --model {name} --images FOLDER`.
+
+```python
+from pathlib import Path
+
+import torch
+
+from model_file import load_model
+from picture_files import decode
+from predict import classifier
+
+trained = load_model(Path("{name}"), torch.device("cpu"))
+batch = decode(["picture.jpg"], side=32)
+[probabilities] = classifier(trained, precision="fp32", tta=False)(batch.images)
+print(trained.classes[probabilities.argmax()], probabilities.max())
+```
+''',
+    ".onnx": '''
+{name}, with onnxruntime, numpy and Pillow. In: pictures (N, 3, 32, 32) float32, RGB in 0..1. Out: logits (N, classes).
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+with Image.open("picture.jpg") as image:
+    small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+pictures = np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255
+[[logits]] = session.run(["logits"], {{"pictures": pictures}})
+probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+print(classes[probabilities.argmax()], probabilities.max())
+```
+''',
+    ".pt2": '''
+{name}, with PyTorch alone; the same input and output.
+
+```python
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+metadata = {{"classes": ""}}
+model = torch.export.load("{name}", extra_files=metadata).module()
+classes = json.loads(metadata["classes"])
+with Image.open("picture.jpg") as image:
+    small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+pictures = torch.from_numpy(np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255)
+with torch.no_grad():
+    probabilities = model(pictures).softmax(1)[0]
+print(classes[int(probabilities.argmax())], float(probabilities.max()))
+```
+''',
+}
+
+
+def loading(folder: Path) -> Iterator[str]:
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in LOAD and path.name != "checkpoint.pt")
+    for name in files:
+        yield LOAD[Path(name).suffix].format(name=name).lstrip("\n")
+    if not files:
+        yield "There was no model file in this folder when the card was written."

@@ -1,0 +1,189 @@
+"""What is in these pictures? And: the trained network for other programs.
+
+    python predict.py --model runs/retrain/NAME/model.pt --images FOLDER               path, class, probability
+    python predict.py --model runs/retrain/NAME/model.pt --images FOLDER --json --out predictions.jsonl
+    python predict.py --model runs/retrain/NAME/model.pt --export onnx                  model.onnx and MODEL_CARD.md
+
+Any format and size that Pillow reads, any number of pictures. Exit code 1: some pictures could not be decoded (they
+are listed at the end, the others are predicted), or an export does not compute what the original does. 2: a mistake in
+the command, nothing was predicted.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from config import PredictConfig, command_line, merge, run_script
+from files import atomic_write
+from picture_files import Decoded, Decoder, find_pictures
+
+if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
+    import numpy as np
+    import torch
+
+    from model_file import TrainedModel
+
+SIDE = 32  # pixels, of the pictures that all networks take
+VERIFIED = 256  # pictures of --images that an export is verified on
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_script(lambda: run(argv))
+
+
+def run(argv: list[str] | None) -> int:
+    config = merge(PredictConfig, command_line(PredictConfig, argv, __doc__.splitlines()[0]))
+    if not config.model:
+        raise ValueError("model is missing: give a trained model file, --model FILE")
+    if not config.images and config.export == "none":
+        raise ValueError("images is missing: give a picture or a folder of pictures, --images PATH")
+    count = count_pictures(config.images)
+    if config.export != "none":
+        return export_model(config)
+    return predict(config, count)
+
+
+def count_pictures(images: str) -> int:
+    """How many files there are, without keeping their names; ValueError if none."""
+    if not images:
+        return 0
+    if not os.path.exists(images):
+        raise ValueError(f"images = {images!r}: no such file or folder")
+    count = sum(1 for _ in find_pictures(images))
+    if not count:
+        raise ValueError(f"images = {images!r}: no pictures in this folder (hidden files do not count)")
+    return count
+
+
+# ---- predictions
+
+
+def predict(config: PredictConfig, count: int) -> int:
+    """Write a line a picture; returns the exit code."""
+    with Decoder(SIDE, config.workers) as decoder:
+        from tqdm import tqdm
+
+        from model_file import load_model
+        from training import pick_device
+
+        trained = load_model(Path(config.model), pick_device(config.device))
+        if config.tta and never_mirrored(trained.facts):
+            raise ValueError("tta = True: this network was trained without mirrored pictures, and would misread them")
+        classify = classifier(trained, config.precision, config.tta)
+        broken: list[str] = []
+        with output(config.out) as file, tqdm(total=count, unit=" pictures", disable=None, delay=1) as bar:
+            if not config.json:
+                file.write("path\tclass\tprobability\n")
+            for batch in decoder.batches(find_pictures(config.images), config.batch_size):
+                broken += batch.broken
+                file.writelines(lines(batch, classify(batch.images), trained.classes, config.json))
+                bar.update(len(batch.paths) + len(batch.broken))
+    for line in broken:
+        print(line, file=sys.stderr)
+    if broken:
+        print(f"{len(broken)} of {count} files could not be decoded", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def never_mirrored(facts: Mapping[str, Any]) -> bool:
+    """As far as the facts of the model file tell; `auto` is what data.training_batches makes of it."""
+    flip, data = (facts.get("config") or {}).get("flip"), (facts.get("data") or {}).get("name")
+    return flip == "off" or (flip in ("auto", None) and data == "digits")
+
+
+def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[["np.ndarray"], "np.ndarray"]:
+    """A function from images (N, 32, 32, 4) uint8 to probabilities (N, classes) float32, the softmax of the logits.
+
+    With `tta`, test-time augmentation, the mean of those of the images and of their mirror images.
+    """
+    import torch
+
+    from augmentation import words
+    from training import pick_dtype
+
+    device = trained.normalization.mean.device
+    dtype = pick_dtype(precision, device, trained.model)
+    network = trained.model.to(memory_format=torch.channels_last)
+
+    def probabilities(x: "torch.Tensor") -> "torch.Tensor":
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return network(x).float().softmax(1)
+
+    @torch.inference_mode()
+    def classify(images: "np.ndarray") -> "np.ndarray":
+        if not len(images):
+            return images.reshape(0, len(trained.classes)).astype("float32")
+        x = trained.normalization(words(torch.from_numpy(images)).to(device))  # (N, 3, 32, 32)
+        p = probabilities(x)
+        if tta:
+            p = (p + probabilities(x.flip(3))) / 2
+        return p.cpu().numpy()
+
+    return classify
+
+
+def lines(batch: Decoded, probabilities: "np.ndarray", classes: tuple[str, ...], as_json: bool) -> Iterator[str]:
+    """A line a picture: tab-separated path, class and probability, or JSON."""
+    for path, best, row in zip(batch.paths, probabilities.argmax(1), probabilities.tolist(), strict=True):
+        if as_json:
+            record = {"path": path, "class": classes[best], "probability": row[best],
+                      "probabilities": dict(zip(classes, row, strict=True))}
+            yield json.dumps(record, allow_nan=False) + "\n"
+        else:
+            name = os.fsencode(path).decode(errors="replace")  # a name need not be valid Unicode
+            yield f"{name}\t{classes[best]}\t{row[best]:.4f}\n"
+
+
+@contextlib.contextmanager
+def output(path: str) -> Iterator[IO[str]]:
+    """A file that appears whole at the end, or standard output."""
+    if path:
+        with atomic_write(path) as file:
+            yield file
+        return
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+
+
+# ---- export
+
+
+def export_model(config: PredictConfig) -> int:
+    """Write the network, verified, and its model card; returns the exit code."""
+    import torch
+
+    from export import FORMATS, ExportDiffers, export
+    from model_card import write_model_card
+    from model_file import load_model
+
+    trained = load_model(Path(config.model), torch.device("cpu"))
+    path = Path(config.out or Path(config.model).with_suffix(FORMATS[config.export].suffix))
+    try:
+        differences = export(trained, config.export, path, config.tolerance, first_pictures(config))
+    except ExportDiffers as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    for name, difference in differences.items():
+        print(f"largest difference of the logits on {name}: {difference:.2g} (tolerance {config.tolerance:g})")
+    card = write_model_card(path.parent, trained, Path(config.model).parent)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), {card}")
+    return 0
+
+
+def first_pictures(config: PredictConfig) -> "np.ndarray | None":
+    """Some pictures to verify an export on, (N, 32, 32, 4) uint8; those that cannot be decoded do not count."""
+    if not config.images:
+        return None
+    with Decoder(SIDE, workers=1) as decoder:
+        return next(decoder.batches(find_pictures(config.images), VERIFIED)).images
+
+
+if __name__ == "__main__":
+    sys.exit(main())

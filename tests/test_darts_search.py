@@ -1,0 +1,123 @@
+"""darts_search.py from end to end on digits, its resume, and what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+import darts_search
+from models.darts_genotype import Genotype, load_genotype
+
+TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "64", "--val-size", "20",
+        "--batch-size", "16", "--epochs", "2", "--frozen", "0.5"]
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv, name="x"):
+        code = darts_search.main([*TINY, "--data-dir", str(ROOT / ".data"), "--name", name, *argv])
+        return code, tmp_path / "runs" / "darts_search" / name
+
+    return run
+
+
+def test_what_a_search_leaves_behind(search):
+    code, path = search()
+    assert code == 0
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert "alpha_loss" not in records[0] and "alpha_loss" in records[1], "frozen for half of the epochs"
+    assert records[0]["strengths"] != records[1]["strengths"]
+    assert {"entropy", "skips", "steps_per_second", "val_accuracy", "train_loss", "seconds"} <= records[1].keys()
+    result = json.loads((path / "result.json").read_text())
+    genotype = load_genotype(str(path / "genotype.json"))
+    assert genotype == Genotype.from_json(result["genotype"]) == Genotype.from_json(records[1]["genotype"])
+    assert result["value"] == records[1]["val_accuracy"] and result["stage"] == "darts_search"
+    assert {file.name for file in path.iterdir()} >= {"cells.png", "alphas.png", "checkpoint.pt", "config.json"}
+
+
+def test_several_seeds_and_the_choice_by_a_complete_training(search):
+    code, path = search("--seeds", "2", "--epochs", "1", "--choice-epochs", "1", "--choice-channels", "4",
+                        "--choice-layers", "3")
+    result = json.loads((path / "result.json").read_text())
+    assert code == 0 and [one["seed"] for one in result["seeds"]] == [0, 1]
+    best = max(result["seeds"], key=lambda one: one["value"])
+    assert result["value"] == best["value"] and "complete training" in result["metric"]
+    assert load_genotype(str(path / "genotype.json")) == Genotype.from_json(best["genotype"])
+    assert (path / "seed1" / "choice.pt").exists()
+
+
+def weights(path):
+    return torch.load(path / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
+    _, whole = search(name="whole")
+    kept = darts_search.keep
+
+    def stop(record, folder):
+        kept(record, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(darts_search, "keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        search(name="stopped")
+    monkeypatch.setattr(darts_search, "keep", kept)
+    code, resumed = search("--resume", name="stopped")
+    assert code == 0
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+    lines = (resumed / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
+def test_killed_at_any_moment(search, tmp_path, sent):
+    _, whole = search(name="whole")
+    command = [sys.executable, str(ROOT / "darts_search.py"), *TINY, "--data-dir", str(ROOT / ".data"), "--name", "k"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "runs" / "darts_search" / "k" / "checkpoint.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    assert process.wait(60) != 0
+    code, resumed = search("--resume", name="k")
+    assert code == 0
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+
+
+@pytest.mark.parametrize(("argv", "says"), [
+    (["--batch-size", "33"], "batch_size = 33: must be at most 32, half of the training images"),
+    (["--partial-channels", "3"], "partial_channels = 3: must divide the channels of a cell, 4"),
+    (["--order", "3"], "order = 3: must be at most 2"),
+    (["--optimizer", "Adam"], "optimizer = 'Adam': must be one of SGD"),
+    (["--max-skips", "-1"], "max_skips = -1: must be at least 0"),
+    (["--resume"], "resume: there is no checkpoint"),
+    (["--channel", "4"], "unrecognized arguments: --channel 4"),
+], ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_bad_input(search, capsys, argv, says):
+    code, path = search(*argv)
+    assert code == 2 and says in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_another_search(search, capsys):
+    search("--epochs", "1")
+    capsys.readouterr()
+    code, _ = search("--epochs", "1", "--order", "2", "--resume")
+    assert code == 2 and "its run had order = 1, this one has 2" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite(search, capsys):
+    code, path = search("--lr", "1e30", "--clip", "0")
+    assert code == 2 and "the loss is not finite; lr = 1e+30: must be lower" in capsys.readouterr().err
+    assert not (path / "result.json").exists()

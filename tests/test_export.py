@@ -1,0 +1,192 @@
+"""Exports of all three families: run by onnxruntime and by PyTorch alone, against an oracle in float64."""
+
+import errno
+import functools
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import small_models
+import torch
+from PIL import Image
+
+import export
+import predict
+from models import MODELS
+
+QUICK = [("darts", "onnx"), ("darts", "torch"), ("classic_nas", "onnx")]
+SLOW = [(family, format) for family in ("classic_nas", *MODELS) for format in ("onnx", "torch")
+        if (family, format) not in QUICK]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Call predict.py --export once for a family and a format; returns the model file, beside which the export lies."""
+    @functools.cache
+    def model_file(family):
+        path = tmp_path_factory.mktemp(family) / "model.pt"
+        small_models.write(path, family)
+        return path
+
+    @functools.cache
+    def call(family, format):
+        assert predict.main(["--model", str(model_file(family)), "--export", format]) == 0
+        return model_file(family)
+    return call
+
+
+@pytest.fixture(scope="module")
+def darts_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    small_models.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(darts_file):
+    return export._program(small_models.load_model(darts_file, torch.device("cpu")))
+
+
+@pytest.fixture
+def traced(monkeypatch, program):
+    """Tracing takes a second; tests of what comes after it share one."""
+    monkeypatch.setattr(export, "_program", lambda trained: program)
+
+
+def pictures(n):
+    """(n, 3, 32, 32) float32 in 0..1."""
+    return np.random.default_rng(n).random((n, 3, 32, 32), dtype=np.float32)
+
+
+def oracle(model_file, x):
+    """Logits in float64, the normalisation written out."""
+    trained = small_models.load_model(model_file, torch.device("cpu"))
+    mean, std = (value.double().view(1, 3, 1, 1) for value in (trained.normalization.mean, trained.normalization.std))
+    with torch.no_grad():
+        return trained.model.double()((torch.from_numpy(x).double() - mean) / std).numpy()
+
+
+def by_onnxruntime(path):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    return metadata, lambda x: session.run(None, {"pictures": x})[0]
+
+
+def by_torch(path):
+    metadata = {"classes": "", "network": ""}
+    model = torch.export.load(path, extra_files=metadata).module()
+    return metadata, lambda x: model(torch.from_numpy(x)).detach().numpy()
+
+
+@pytest.mark.parametrize(("family", "format"),
+                         [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
+def test_an_export_computes_what_the_network_does(exported, family, format):
+    model_file = exported(family, format)
+    name, reader = {"onnx": ("model.onnx", by_onnxruntime), "torch": ("model.pt2", by_torch)}[format]
+    metadata, run = reader(model_file.with_name(name))
+    trained = small_models.load_model(model_file, torch.device("cpu"))
+    assert tuple(json.loads(metadata["classes"])) == small_models.CLASSES
+    assert json.loads(metadata["network"]) == trained.network
+    for n in (1, 2, 9):
+        x = pictures(n)
+        expected = oracle(model_file, x)
+        assert run(x).shape == (n, len(small_models.CLASSES)) and np.abs(run(x) - expected).max() < 1e-3
+    assert expected.std(0).max() > 1e-2  # else any pictures would have these logits
+
+
+@pytest.mark.parametrize("file", ["model.pt", "model.onnx", "model.pt2"])
+def test_the_code_in_the_model_card_runs(exported, monkeypatch, capsys, file):
+    exported("darts", "torch")
+    model_file = exported("darts", "onnx")  # the card of the later one names both
+    monkeypatch.chdir(model_file.parent)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("picture.jpg", quality=95)
+    blocks = re.findall(r"```python\n(.*?)```", Path("MODEL_CARD.md").read_text(), re.DOTALL)
+    [code] = [block for block in blocks if f'"{file}"' in block]
+    exec(code, {})
+    name, probability = capsys.readouterr().out.split()
+    with Image.open("picture.jpg") as image:
+        small = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS), np.float32) / 255
+    [logits] = oracle(model_file, small.transpose(2, 0, 1)[None])
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert name == small_models.CLASSES[expected.argmax()]
+    assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
+
+
+def test_an_export_is_verified_on_real_pictures_too(traced, darts_file, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_text("no picture")
+    argv = ["--model", str(darts_file), "--export", "torch", "--images", str(tmp_path)]
+    assert predict.main([*argv, "--out", str(tmp_path / "new" / "net.pt2")]) == 0
+    out = capsys.readouterr().out
+    for kind in ("random", "your"):
+        assert re.search(rf"^largest difference of the logits on {kind} pictures: \S+ \(tolerance 0.001\)$", out, re.M)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["MODEL_CARD.md", "net.pt2"]
+
+
+def test_a_difference_above_the_tolerance_is_a_failure_and_writes_nothing(traced, darts_file, tmp_path, capsys):
+    argv = ["--model", str(darts_file), "--export", "torch", "--tolerance", "1e-12"]
+    assert predict.main([*argv, "--out", str(tmp_path / "net.pt2")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("failed: ") and "more than the tolerance 1e-12" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda logits: logits + 0.002,
+    lambda logits: logits[:, ::-1],
+    lambda logits: logits * float("nan"),
+])
+def test_verification_sees_wrong_logits(traced, darts_file, tmp_path, monkeypatch, wrong):
+    trained = small_models.load_model(darts_file, torch.device("cpu"))
+    right = export.FORMATS["torch"]
+
+    def opened(content):
+        run = right.open(content)
+        return lambda pictures: wrong(run(pictures))
+
+    monkeypatch.setitem(export.FORMATS, "torch", right._replace(open=opened))
+    with pytest.raises(export.ExportDiffers, match="random pictures"):
+        export.export(trained, "torch", tmp_path / "net.pt2", tolerance=1e-3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_verification_catches_a_forgotten_normalization(darts_file, tmp_path, monkeypatch):
+    trained = small_models.load_model(darts_file, torch.device("cpu"))
+    monkeypatch.setattr(export.WithNormalization, "forward", lambda self, pictures: self.network(pictures))
+    with pytest.raises(export.ExportDiffers):
+        export.export(trained, "torch", tmp_path / "net.pt2", tolerance=1e-3)
+
+
+def test_an_export_leaves_the_original_as_it_was(darts_file):
+    trained = small_models.load_model(darts_file, torch.device("cpu"))
+    before, images = copy_of(trained.model), torch.rand(2, 3, 32, 32)
+    logits = trained.model(images)
+    export._program(trained)
+    assert torch.equal(trained.model(images), logits) and not trained.model.training
+    assert all(torch.equal(value, before[key]) for key, value in trained.model.state_dict().items())
+
+
+def copy_of(model):
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(traced, darts_file, tmp_path, capsys, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "net.pt2").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    assert predict.main(["--model", str(darts_file), "--export", "torch", "--out", str(tmp_path / "net.pt2")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "No space left" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"] and (tmp_path / "net.pt2").read_text() == "old"

@@ -1,0 +1,91 @@
+"""MODEL_CARD.md: every fact from where it is known, what is not known said so. Its loading code runs in test_export."""
+
+import errno
+import json
+import os
+import re
+
+import pytest
+import small_models
+import torch
+
+from model_card import LICENCES, write_model_card
+
+RESULT = {
+    "stage": "retrain", "value": 0.9, "diverged": False, "last": {"epoch": 7, "val_accuracy": 0.9125, "val_loss": 0.25},
+    "best": {"epoch": 5, "val_accuracy": 0.925}, "test": {"accuracy": 0.8875}, "commit": "abc123", "hardware": "A | B",
+    "data": {"name": "cifar10", "checksum": "c0ffee", "classes": 5, "train_images": 45000, "val_images": 5000},
+    "config": {"optimizer": "SGD", "lr": 0.025, "epochs": 7, "seed": 3, "runs_dir": "runs"}, "wall_seconds": 12.5,
+    "versions": {"python": "3.12.1", "torch": "2.11.0"}, "finished": "2026-01-02T03:04:05+0000"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a run, with what looks like exports."""
+    folder = tmp_path_factory.mktemp("run")
+    trained = small_models.write(folder / "model.pt")
+    (folder / "result.json").write_text(json.dumps(RESULT))
+    for name in ("checkpoint.pt", "net.onnx", "net.pt2"):
+        (folder / name).touch()
+    write_model_card(folder, trained)
+    return folder
+
+
+def loaded(folder):
+    return small_models.load_model(folder / "model.pt", torch.device("cpu"))
+
+
+def rows(folder):
+    return dict(re.findall(r"^\| (.+?) \| (.+) \|$", (folder / "MODEL_CARD.md").read_text(), re.MULTILINE))
+
+
+def test_facts_come_from_the_result(folder):
+    found = rows(folder)
+    assert found["data set"] == "cifar10" and found["checksum (sha256 of all pixels and labels)"] == "c0ffee"
+    assert found["classes"] == "ant, bee, cat, dog, eel" and found["train images"] == "45000"
+    assert found["parameters"] == str(sum(p.numel() for p in loaded(folder).model.parameters()))
+    assert [found[key] for key in ("optimizer", "lr", "epochs", "seed")] == ["SGD", "0.025", "7", "3"]
+    assert found["last: epoch"] == "7" and found["last: val accuracy"] == "0.9125" and found["last: val loss"] == "0.25"
+    assert found["best: val accuracy"] == "0.925" and found["test: accuracy"] == "0.8875"
+    assert found["commit"] == "abc123" and found["hardware"] == r"A \| B" and "runs_dir" not in found
+    assert LICENCES["cifar10"] in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_every_model_file_has_its_code_and_a_checkpoint_none(folder):
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "MODEL_CARD.md").read_text(), re.DOTALL)
+    assert [re.search(r'"(\w+\.(pt|onnx|pt2))"', block)[1] for block in blocks] == ["model.pt", "net.onnx", "net.pt2"]
+
+
+def test_what_is_not_known_is_said_so(folder, tmp_path):
+    write_model_card(tmp_path, loaded(folder))
+    found = rows(tmp_path)
+    for key in ("data set", "checksum (sha256 of all pixels and labels)", "settings", "test: accuracy", "commit"):
+        assert found[key] == "not known", key
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "Licence of the data set: not known" in text and "None" not in text and "no model file" in text
+
+
+@pytest.mark.parametrize(("name", "words"), [("digits", "CC BY 4.0"), ("my/pictures", "the user's to know"),
+                                             ("cifar10", "state no licence")])
+def test_licence_note(folder, tmp_path, name, words):
+    (tmp_path / "result.json").write_text(json.dumps({"data": {"name": name}}))
+    write_model_card(tmp_path, loaded(folder))
+    assert words in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_facts_in_the_model_file_do_without_a_result(tmp_path):
+    trained = small_models.write(tmp_path / "model.pt", facts=RESULT)
+    write_model_card(tmp_path, trained)
+    assert rows(tmp_path)["test: accuracy"] == "0.8875" and rows(tmp_path)["seed"] == "3"
+
+
+def test_a_full_disk_leaves_the_old_card(folder, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "MODEL_CARD.md").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_model_card(tmp_path, loaded(folder))
+    assert [path.name for path in tmp_path.iterdir()] == ["MODEL_CARD.md"]
+    assert (tmp_path / "MODEL_CARD.md").read_text() == "old"

@@ -1,0 +1,245 @@
+"""predict.py: what it reads, what it says, what it refuses; against a plain oracle in float64."""
+
+import errno
+import itertools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import small_models
+import torch
+from conftest import ROOT
+from PIL import Image, ImageOps
+
+import predict
+from picture_files import AHEAD, Decoder, find_pictures
+
+KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
+         ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
+         ("inner/no_ending", "LA", (50, 50)), ("inner/deeper/z.png", "1", (32, 64)))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    small_models.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures of all kinds, and hidden files that are none."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, mode, (width, height) in KINDS:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        blocks = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((width, height))
+        blocks.convert(mode).save(root / name, format=None if "." in name else "png")
+    (root / ".hidden").write_text("no picture")
+    (root / ".folder").mkdir()
+    (root / ".folder" / "a.png").write_text("no picture")
+    (root / "inner" / "up").symlink_to(root)  # following it would never end
+    return root
+
+
+def call(model_file, *argv):
+    return predict.main(["--model", str(model_file), "--workers", "1", "--precision", "fp32", *map(str, argv)])
+
+
+def oracle(model_file, path, mirror=False):
+    """Probabilities (classes,) of one picture, in float64."""
+    trained = small_models.load_model(model_file, torch.device("cpu"))
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+        image = image if image.size == (32, 32) else image.resize((32, 32), Image.Resampling.LANCZOS)
+    pixels = np.asarray(ImageOps.mirror(image) if mirror else image).astype(np.float64) / 255
+    mean, std = (value.double().numpy() for value in (trained.normalization.mean, trained.normalization.std))
+    x = torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1)[None])
+    with torch.no_grad():
+        return trained.model.double()(x).softmax(1)[0].numpy()
+
+
+def records(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_table(model_file, folder, capsys):
+    assert call(model_file, "--images", folder) == 0
+    header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert header == ["path", "class", "probability"]
+    assert [row[0] for row in rows] == sorted(str(folder / name) for name, *_ in KINDS)
+    for path, name, probability in rows:
+        expected = oracle(model_file, path)
+        assert name == small_models.CLASSES[expected.argmax()]
+        assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_json_has_the_probabilities_of_all_classes(model_file, folder, capsys, tta):
+    assert call(model_file, "--images", folder, "--json", *(["--tta"] if tta else [])) == 0
+    found = records(capsys.readouterr().out)
+    assert len(found) == len(KINDS)
+    for record in found:
+        expected = oracle(model_file, record["path"])
+        if tta:
+            expected = (expected + oracle(model_file, record["path"], mirror=True)) / 2
+        assert list(record["probabilities"]) == list(small_models.CLASSES)
+        assert list(record["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
+        assert record["probability"] == max(record["probabilities"].values())
+        assert record["probabilities"][record["class"]] == record["probability"]
+    spread = np.std([list(record["probabilities"].values()) for record in found], axis=0)
+    assert spread.max() > 0.01  # else any picture would do
+
+
+@pytest.mark.parametrize("facts", [{"data": {"name": "digits"}, "config": {"flip": "auto"}},
+                                   {"config": {"flip": "off"}}])
+def test_tta_is_refused_where_the_training_knew_no_mirror_images(folder, tmp_path, capsys, facts):
+    small_models.write(tmp_path / "model.pt", facts=facts)
+    assert call(tmp_path / "model.pt", "--images", folder) == 0
+    capsys.readouterr()
+    assert call(tmp_path / "model.pt", "--images", folder, "--tta") == 2
+    assert "tta = True" in capsys.readouterr().err
+
+
+def test_mirrored_pictures_differ(model_file, folder):
+    plain, mirrored = (oracle(model_file, folder / "f.webp", mirror) for mirror in (False, True))
+    assert np.abs(plain - mirrored).max() > 1e-3  # what the test of --tta rests on
+
+
+def test_the_size_of_a_batch_does_not_matter(model_file, folder, capsys):
+    found = []
+    for size in (1, 4, 256):
+        assert call(model_file, "--images", folder, "--json", "--batch-size", size) == 0
+        found.append([list(record["probabilities"].values()) for record in records(capsys.readouterr().out)])
+    assert np.allclose(found[0], found[1], atol=1e-5) and np.allclose(found[0], found[2], atol=1e-5)
+
+
+def test_one_picture_with_two_workers(model_file, folder, capsys):
+    assert call(model_file, "--images", folder / "b.jpg", "--json", "--workers", 2) == 0
+    [record] = records(capsys.readouterr().out)
+    assert record["path"] == str(folder / "b.jpg")
+
+
+def test_broken_pictures_are_listed_at_the_end_and_the_others_predicted(model_file, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "0.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:700])
+    (tmp_path / "2.jpg").write_bytes(b"")
+    (tmp_path / "3.jpg").write_text("a text")
+    assert call(model_file, "--images", tmp_path, "--batch-size", 2) == 1  # of the second batch nothing is left
+    out, error = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()[1:]] == [str(tmp_path / f"{i}.jpg") for i in (1, 4)]
+    lines = [line for line in error.splitlines() if line.startswith(str(tmp_path))]
+    assert [line.split(":")[0] for line in lines] == [str(tmp_path / f"{i}.jpg") for i in (0, 2, 3)]
+    assert "3 of 5 files could not be decoded" in error.splitlines()[-1]
+
+
+def test_a_file_of_predictions_is_what_standard_output_would_be(model_file, folder, tmp_path, capsys):
+    assert call(model_file, "--images", folder, "--json") == 0
+    expected = capsys.readouterr().out
+    assert call(model_file, "--images", folder, "--json", "--out", tmp_path / "new" / "p.jsonl") == 0
+    assert capsys.readouterr().out == "" and (tmp_path / "new" / "p.jsonl").read_text() == expected
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(model_file, folder, tmp_path, capsys, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "p.tsv").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    assert call(model_file, "--images", folder, "--out", tmp_path / "p.tsv") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "No space left" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["p.tsv"] and (tmp_path / "p.tsv").read_text() == "old"
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--images", "{folder}", "--model", "{folder}/a.png"], ["a.png"]),
+    (["--images", "{folder}", "--model", "{folder}/none.pt"], ["none.pt"]),
+    (["--images", "{folder}", "--model", "{folder}"], ["pictures"]),
+    (["--images", "{folder}", "--model", ""], ["model is missing", "--model"]),
+    ([], ["images is missing", "--images"]),
+    (["--images", "nowhere"], ["images = 'nowhere'", "no such file or folder"]),
+    (["--images", "{empty}"], ["no pictures in this folder"]),
+    (["--export", "tflite"], ["export = 'tflite'", "onnx, torch"]),
+    (["--export", "onnx", "--out", "/dev/null/x/model.onnx"], ["/dev/null/x"]),
+    (["--images", "{folder}", "--out", "/dev/null/x/p.tsv"], ["/dev/null/x"]),
+    (["--images", "{folder}", "--batch-size", "0"], ["batch_size = 0", "at least 1"]),
+    (["--images", "{folder}", "--batchsize", "8"], ["--batchsize"]),
+    (["--images", "{folder}", "--tolerance", "nan"], ["tolerance = nan", "finite"]),
+])
+def test_bad_input_is_one_line_with_exit_code_2(model_file, folder, tmp_path, capsys, argv, words):
+    argv = [text.format(folder=folder, empty=tmp_path) for text in argv]
+    assert call(model_file, *argv) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("error: ") and error.count("\n") == 1 and all(word in error for word in words), error
+    assert "\t" not in out.partition("\n")[2] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="checks what is said where there is no CUDA device")
+def test_cuda_where_there_is_none(model_file, folder, capsys):
+    assert call(model_file, "--images", folder, "--device", "cuda") == 2
+    assert "device = 'cuda'" in capsys.readouterr().err
+
+
+def test_look_ahead_is_bounded(folder):
+    """Endless pictures: only so many are taken before the first batch comes out."""
+    taken = []
+    with Decoder(32, workers=1) as decoder:
+        batches = decoder.batches((taken.append(1) or str(folder / "a.png") for _ in itertools.count()), 8)
+        for number in range(1, 4):
+            batch = next(batches)
+            assert batch.images.shape == (8, 32, 32, 4) and len(taken) <= (AHEAD + number) * 8
+
+
+def test_a_killed_worker_is_told_and_nothing_hangs(folder):
+    with Decoder(32, workers=1) as decoder:
+        batches = decoder.batches([str(folder / "a.png")] * 1000, 8)
+        next(batches)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        with pytest.raises(OSError, match="a process that decodes pictures has died"):
+            list(batches)
+
+
+def test_order_of_files(tmp_path):
+    for name in ("b/2.png", "b/10.png", "a.png", "c.png", "b/d/1.png", ".x/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [os.path.relpath(path, tmp_path) for path in find_pictures(str(tmp_path))]
+    assert found == ["a.png", "b/10.png", "b/2.png", "b/d/1.png", "c.png"]
+
+
+def test_a_killed_process_leaves_no_workers(folder):
+    script = ("import sys, time; from picture_files import Decoder; d = Decoder(32, 2);"
+              "print(next(d.batches([sys.argv[1]] * 200, 100)).images.shape, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script, str(folder / "a.png")], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith("(100, 32, 32, 4)")
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        process.kill()
+    deadline = time.monotonic() + 10
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline, workers
+        time.sleep(0.05)
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(model_file, folder):
+    """As with `| head -0`: a real process whose standard output is closed at once."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "predict.py", "--model", str(model_file), "--images", str(folder)],
+                              cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    finally:
+        os.close(writer)
+    assert done.returncode == 0 and done.stderr == ""
