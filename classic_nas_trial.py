@@ -2,12 +2,13 @@
 
     python experiment.py run config_classic_nas.yml                            as trials of an NNI experiment
     python classic_nas_trial.py --arch runs/classic_nas/best.json --epochs 90  the best one alone, for longer
-    python classic_nas_trial.py --baseline --epochs 90                         plain MobileNet, by the same recipe
+    python classic_nas_trial.py --baseline --epochs 90 --test                  plain MobileNet, by the same recipe
     python classic_nas_trial.py --write-search-space                           after a change of the space
 
 The tuner's parameters are the architecture. Learning rate and optimizer are those of stage 1, runs/hpo/best.json, if
 there is one; the command line wins over it. Reports validation accuracy, after each epoch and at the end, then with
 parameters, multiply-adds and images per second. A network over a limit is refused: under NNI it reports 0 and ends.
+With --test, alone, the trained network is evaluated on the test set, once, into result.json.
 """
 
 import json
@@ -21,6 +22,9 @@ from config import ClassicNasConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from data import Loaders, Pictures
     from models.mobilenet_space import Cost
 
 SEARCH_SPACE = "search_space_classic_nas.json"
@@ -41,6 +45,8 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     if given.get("write_search_space"):
         return write_search_space(Path(SEARCH_SPACE))
     config = settings(given)
+    if config.test and trial.under_nni():
+        raise ValueError("test: not under NNI, whose tuner would choose by it; train the best network alone, by --arch")
     name, sample = architecture(config, tuner)
     device = pick_device(config.device)
 
@@ -57,6 +63,30 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     model = build(sample, len(pictures.classes)).to(device)
 
     trial.train(model, loaders, pictures, config, path, "classic_nas", tuner, price._asdict(), sample)
+    if config.test:
+        evaluate_test_set(model, loaders, pictures, config, path / "result.json")
+
+
+def evaluate_test_set(model: "nn.Module", loaders: "Loaders", pictures: "Pictures", config: ClassicNasConfig,
+                      file: Path) -> None:
+    """Accuracy and loss on all test images, into result.json; a diverged network has none."""
+    import numpy as np
+    import torch
+
+    from augmentation import words
+    from data import Batches
+    from training import evaluate, pick_dtype
+
+    result = read_json(file)
+    if result["diverged"]:
+        return print("diverged: the test set is not looked at")
+    device = loaders.val.pixels.device
+    pixels, labels = words(torch.from_numpy(pictures.test_images)), torch.from_numpy(pictures.test_labels)
+    batches = Batches(pixels.to(device), labels.to(device), np.arange(len(labels)), loaders.val.normalization,
+                      loaders.val.batch_size)
+    scores = evaluate(model, batches.epoch(0), pick_dtype(config.precision, device, model))
+    write_json(file, {**result, "test": {**scores, "images": len(labels)}})
+    print(f"test accuracy {scores['accuracy']:.2%} of {len(labels)} images")
 
 
 # ---- settings: lr and optimizer of stage 1

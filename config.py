@@ -84,6 +84,7 @@ class ClassicNasConfig(TrainingConfig):
     max_macs: int = setting(0, "refuse networks of more multiply-adds an image; 0: no limit", minimum=0)
     hpo_best: str = setting("runs/hpo/best.json", "stage 1's result: lr and optimizer, where it exists and the command "
                             "line does not name them; empty: not used")
+    test: bool = setting(False, "evaluate the test set, once, after the last epoch; not under NNI")
     write_search_space: bool = setting(False, "write search_space_classic_nas.json, train nothing")
 
 
@@ -147,7 +148,7 @@ class PredictConfig:
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "write_search_space", "fused", "recompute", "seeds"})
+                          "max_macs", "hpo_best", "test", "write_search_space", "fused", "recompute", "seeds"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import nni
 import pytest
 import torch
 
@@ -25,6 +26,26 @@ def cifar10_dir():
     if "CIFAR10_DIR" not in os.environ:
         pytest.skip("CIFAR10_DIR does not name a folder with CIFAR-10 as pictures")
     return Path(os.environ["CIFAR10_DIR"])
+
+
+@pytest.fixture
+def call_trial(tmp_path, monkeypatch):
+    """Call a trial script as NNI would, with `tuner`'s parameters, or alone; exit code and what NNI was told."""
+    def call(main, argv, tuner=None):
+        told = {"asked": 0, "intermediate": [], "final": []}
+
+        def next_parameter():
+            told["asked"] += 1
+            return tuner or {}
+
+        monkeypatch.setattr(nni, "get_next_parameter", next_parameter)
+        monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
+        monkeypatch.setattr(nni, "report_final_result", told["final"].append)
+        if tuner is not None:
+            monkeypatch.setattr(nni, "get_experiment_id", lambda: "test")
+            monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "nni"))
+        return main(argv), told
+    return call
 
 
 @pytest.fixture

@@ -2,36 +2,25 @@
 
 import json
 
-import nni
 import pytest
+import torch
 from conftest import ROOT
 
 import classic_nas_trial
-from models.mobilenet_space import BASELINE, count_macs, count_parameters, smallest
+import data
+from models.mobilenet_space import BASELINE, build, count_macs, count_parameters, smallest
 
 SMALL = ["--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32", "--epochs", "1"]
 CHEAP = {**BASELINE, **{label: "thin_dw3" for label in BASELINE if label.endswith("op")}, "block03_skip": "stem"}
 
 
 @pytest.fixture
-def trial(digits_dir, tmp_path, monkeypatch):
-    """Call the trial as NNI would, with `tuner`'s parameters, or alone; returns exit code and what NNI was told."""
-    def call(*argv, tuner=None):
-        told = {"asked": 0, "intermediate": [], "final": []}
-
-        def next_parameter():
-            told["asked"] += 1
-            return tuner or {}
-
-        monkeypatch.chdir(tmp_path)  # where runs/hpo/best.json is looked for
-        monkeypatch.setattr(nni, "get_next_parameter", next_parameter)
-        monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
-        monkeypatch.setattr(nni, "report_final_result", told["final"].append)
-        if tuner is not None:
-            monkeypatch.setattr(nni, "get_experiment_id", lambda: "test")
-            monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "nni"))
-        return classic_nas_trial.main([*SMALL, "--data-dir", str(digits_dir), *argv]), told
-    return call
+def trial(call_trial, digits_dir, tmp_path, monkeypatch):
+    """A small trial in an empty folder, where runs/hpo/best.json is looked for."""
+    def trial(*argv, tuner=None):
+        monkeypatch.chdir(tmp_path)
+        return call_trial(classic_nas_trial.main, [*SMALL, "--data-dir", str(digits_dir), *argv], tuner)
+    return trial
 
 
 @pytest.fixture
@@ -96,6 +85,65 @@ def test_the_search_space_is_written_by_command(trial, tmp_path):
     name = "search_space_classic_nas.json"
     assert (tmp_path / name).read_text() == (ROOT / name).read_text()
     assert all(len(line) <= 130 for line in (ROOT / name).read_text().splitlines())
+
+
+# ---- the test set
+
+
+def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp_path, digits_dir, monkeypatch, capsys):
+    """Image by image, from the checkpoint of the last epoch, with the mean and deviation of the training images."""
+    import training
+
+    calls, whole = [], training.evaluate
+    monkeypatch.setattr(training, "evaluate", lambda *args: calls.append(1) or whole(*args))
+    assert trial("--arch", write(CHEAP), "--name", "a", "--epochs", "2", "--test")[0] == 0
+    assert len(calls) == 2 + 1  # validation each epoch, then the test set
+    folder = tmp_path / "runs" / "classic_nas" / "a"
+    result = json.loads((folder / "result.json").read_text())
+    model = build(CHEAP, 10).eval()
+    model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
+    pictures = data.load("digits", digits_dir)
+    train, _ = data.split(pictures.train_labels, 64, 32, 0)
+    seen = torch.from_numpy(pictures.train_images[train][..., :3]).double() / 255
+    mean, deviation = seen.mean((0, 1, 2)), seen.std((0, 1, 2), correction=0)
+    images = (torch.from_numpy(pictures.test_images[..., :3]).double() / 255 - mean) / deviation
+    with torch.no_grad():
+        logits = model.double()(images.permute(0, 3, 1, 2))
+    labels = torch.from_numpy(pictures.test_labels)
+    assert result["test"] == {
+        "accuracy": pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1 / len(labels)),
+        "loss": pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-3),
+        "images": len(labels)}
+    assert result["value"] == result["last"]["val_accuracy"] and "test accuracy" in capsys.readouterr().out
+
+
+def test_without_the_option_the_test_set_is_not_read(trial, tmp_path, monkeypatch):
+    whole = data.load
+
+    def without_test(*args):
+        pictures = whole(*args)
+        object.__setattr__(pictures, "test_images", None)
+        object.__setattr__(pictures, "test_labels", None)
+        return pictures
+
+    monkeypatch.setattr(data, "load", without_test)
+    assert trial("--baseline", "--name", "a")[0] == 0
+    assert "test" not in json.loads((tmp_path / "runs" / "classic_nas" / "a" / "result.json").read_text())
+
+
+def test_a_finished_run_is_tested_by_resuming_it(trial, tmp_path):
+    file = tmp_path / "runs" / "classic_nas" / "a" / "result.json"
+    assert trial("--baseline", "--name", "a")[0] == 0
+    before = json.loads(file.read_text())
+    assert trial("--baseline", "--name", "a", "--resume", "--test")[0] == 0
+    after = json.loads(file.read_text())
+    assert after["last"] == before["last"] and 0 <= after["test"]["accuracy"] <= 1
+
+
+def test_a_diverged_network_is_not_tested(trial, tmp_path):
+    assert trial("--baseline", "--name", "a", "--optimizer", "SGD", "--lr", "1e30", "--epochs", "2", "--test")[0] == 0
+    result = json.loads((tmp_path / "runs" / "classic_nas" / "a" / "result.json").read_text())
+    assert result["diverged"] and "test" not in result
 
 
 # ---- lr and optimizer
@@ -200,6 +248,7 @@ def test_a_bad_result_of_stage_1(trial, write, tmp_path, capsys, content, words)
     (["--arch", "missing.json"], None, ["missing.json", "no such file"]),
     (["--baseline", "--hpo-best", "missing.json"], None, ["missing.json", "no such file"]),
     (["--baseline"], CHEAP, ["under NNI neither"]),
+    (["--test"], CHEAP, ["test: not under NNI", "--arch"]),
     ([], {**CHEAP, "lr": 0.1}, ["lr", "no such label"]),
     ([], {**CHEAP, "block01_op": "dw9"}, ["block01_op = 'dw9'"]),
     ([], {"block01_op": "dw3"}, ["block02_op is missing"]),

@@ -16,24 +16,12 @@ SMALL = ["--model", "shufflenetg2", "--data", "digits", "--train-size", "64", "-
 
 
 @pytest.fixture
-def trial(digits_dir, tmp_path, monkeypatch):
-    """Call the trial as NNI would, with `tuner`'s parameters, or alone; returns exit code and what NNI was told."""
-    def call(*argv, tuner=None):
-        told = {"asked": 0, "intermediate": [], "final": []}
-
-        def next_parameter():
-            told["asked"] += 1
-            return tuner or {}
-
-        monkeypatch.setattr(nni, "get_next_parameter", next_parameter)
-        monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
-        monkeypatch.setattr(nni, "report_final_result", told["final"].append)
-        if tuner is not None:
-            monkeypatch.setattr(nni, "get_experiment_id", lambda: "test")
-            monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "nni"))
+def trial(call_trial, digits_dir, tmp_path):
+    """A small trial."""
+    def trial(*argv, tuner=None):
         where = ["--data-dir", str(digits_dir), "--runs-dir", str(tmp_path / "runs")]
-        return hpo_trial.main([*SMALL, *where, *argv]), told
-    return call
+        return call_trial(hpo_trial.main, [*SMALL, *where, *argv], tuner)
+    return trial
 
 
 def test_a_trial_under_nni(trial, tmp_path):
