@@ -3,12 +3,15 @@
     python darts_search.py --data cifar10                     first order, 50 epochs, as published
     python darts_search.py --data cifar10 --partial-channels 4 --batch-size 256 --lr 0.1     PC-DARTS, faster
     python darts_search.py --data cifar10 --seeds 4           four searches, and a complete training to choose the best
+    torchrun --nproc-per-node 4 darts_search.py --data cifar10 --batch-size 256 --lr 0.1     on 4 GPUs
     python darts_search.py --data digits --channels 4 --layers 3 --epochs 2                  a first look, in a minute
 
 The training images, but for those of validation, are halved: weights learn on one half, alphas on the other. What the
 alphas say after the last epoch is the genotype. With several seeds, and for each trial of an NNI experiment, the
 discrete network of each genotype is trained from scratch on both halves; its validation accuracy decides. The test
 set is never read. Writes genotype.json, cells.png and alphas.png into the run's folder; retrain.py goes on from there.
+
+With several processes each takes its share of every batch, and norms it by itself; gradients are averaged.
 """
 
 import dataclasses
@@ -20,8 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import distributed
 import trial
 from config import DartsSearchConfig, command_line, identity, merge, run_script
+from files import read_json, write_json
 
 if TYPE_CHECKING:
     from bilevel import Batch, Hits
@@ -37,27 +42,37 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict) -> None:
     from data import load
-    from run_folder import RunFolder
     from training import pick_device
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
-    device = pick_device(config.device)
     pictures = load(config.data, config.data_dir)
-    path = trial.run_path(config, "darts_search", default_name(config))
+    with distributed.joined(pick_device(config.device)) as device:
+        search_and_choose(config, pictures, device, tuner)
 
+
+def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
+    from run_folder import RunFolder
+
+    path = trial.run_path(config, "darts_search", default_name(config))
     seeds = range(config.seed, config.seed + config.seeds)
     choosing = config.choice_epochs > 0 and (config.seeds > 1 or trial.under_nni())
     found = []
     for seed in seeds:
         one = dataclasses.replace(config, seed=seed, seeds=1)
         searched = search(one, pictures, device, path / f"seed{seed}" if config.seeds > 1 else path)
-        value = complete_training(searched.genotype, one, pictures, device, searched.path) if choosing else None
-        found.append(searched._replace(value=searched.value if value is None else value))
+        if choosing and distributed.rank() == 0:
+            value = complete_training(searched.genotype, one, pictures, device, searched.path)
+            searched = searched._replace(value=value)
+            file = searched.path / "result.json"
+            write_json(file, {**read_json(file), **score(searched, chosen=True)})
+        found.append(searched)
+    if distributed.rank() > 0:
+        return
     best = max(found, key=lambda searched: searched.value)
     if config.seeds > 1:
         folder = RunFolder(path, config)
         draw(best.genotype, best.history, path)
-        folder.finish(result(best, config, pictures, choosing) | {"seeds": [
+        folder.finish(result(best, pictures, choosing) | {"seeds": [
             {"seed": seed, "value": searched.value, "genotype": searched.genotype.to_json()}
             for seed, searched in zip(seeds, found, strict=True)]}, device)
     trial.report(best.value, {}, {key: dataclasses.asdict(config)[key] for key in tuner})
@@ -114,17 +129,20 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
             part.load_state_dict(saved[name])
         history = list(saved["history"])
 
-    folder = RunFolder(path, config)
-    for record in history:
+    writes = distributed.rank() == 0
+    folder = RunFolder(path, config) if writes else None
+    for record in history if writes else ():
         keep(record, folder)
     for epoch in range(len(history), config.epochs):
         history.append(search_epoch(parts, halves, config, epoch))
-        save_checkpoint(checkpoint, parts, computes, history)
-        keep(history[-1], folder)
+        if writes:
+            save_checkpoint(checkpoint, parts, computes, history)
+            keep(history[-1], folder)
     genotype = model.genotype(config.max_skips)
     found = Searched(genotype, history, history[-1]["val_accuracy"], path)
-    draw(genotype, history, path)
-    folder.finish(result(found, config, pictures, chosen=False), device)
+    if writes:
+        draw(genotype, history, path)
+        folder.finish(result(found, pictures, chosen=False), device)
     return found
 
 
@@ -167,7 +185,9 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
     record = {"epoch": epoch + 1, "lr": lr, "seconds": seconds, "steps_per_second": steps / seconds}
     for name, (loss, correct) in totals.items():
         if name == "train" or not frozen:
-            record |= {f"{name}_loss": float(loss) / steps, f"{name}_accuracy": float(correct) / halves.weights.images}
+            loss, correct = (float(distributed.summed(total)) for total in (loss, correct))
+            record |= {f"{name}_loss": loss / steps / distributed.size(),
+                       f"{name}_accuracy": correct / halves.weights.images}
     scores = evaluate(model, halves.val.epoch(epoch), torch.float32)
     return record | {f"val_{key}": value for key, value in scores.items()} | derived(model, config.max_skips)
 
@@ -177,9 +197,10 @@ def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -
 
     from bilevel import Batch
 
+    part = distributed.share(config.batch_size)
     pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
     for train, val in tqdm(pairs, f"epoch {epoch + 1}/{config.epochs}", steps, leave=False, disable=None, delay=2):
-        yield Batch(*train), Batch(*val)
+        yield Batch(train[0][part], train[1][part]), Batch(val[0][part], val[1][part])
 
 
 def both_steps(parts: dict[str, Any], train: "Batch", val: "Batch", config: DartsSearchConfig, lr: float,
@@ -253,10 +274,14 @@ def draw(genotype: "Genotype", history: list[dict[str, Any]], path: Path) -> Non
     plot_alphas([record["strengths"] for record in history], path / "alphas.png", genotype)
 
 
-def result(found: Searched, config: DartsSearchConfig, pictures: "Pictures", chosen: bool) -> dict[str, Any]:
+def score(found: Searched, chosen: bool) -> dict[str, Any]:
     of = "a complete training" if chosen else "the supernet"
+    return {"metric": f"validation accuracy of {of} after the last epoch", "value": found.value}
+
+
+def result(found: Searched, pictures: "Pictures", chosen: bool) -> dict[str, Any]:
     return {
-        "stage": "darts_search", "metric": f"validation accuracy of {of} after the last epoch", "value": found.value,
+        "stage": "darts_search", **score(found, chosen),
         "genotype": found.genotype.to_json(), "search_seconds": sum(record["seconds"] for record in found.history),
         "last": {key: value for key, value in found.history[-1].items() if key not in ("genotype", "strengths")},
         "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes)}}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -145,3 +145,30 @@ def test_clipping():
     weight_step(model, torch.optim.SGD(model.weights(), 1.0), data, clip=float(norm) / 10)
     moved = torch.cat([(a - b).flatten() for a, b in zip(model.weights(), before, strict=True)]).norm()
     torch.testing.assert_close(moved, norm / 10, rtol=1e-4, atol=0)
+
+
+def search_steps(rank, size, folder):
+    """Some steps of both levels on this process's share of each joint batch; process 0 keeps the parameters."""
+    if size > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    torch.manual_seed(0)
+    model = Blend().double()
+    weights, alphas = sgd(model), torch.optim.Adam(model.alphas(), 0.1)
+    for step in range(3):
+        part = slice(rank * 16 // size, (rank + 1) * 16 // size)
+        train, val = (Batch(*(each[part] for each in batch(seed))) for seed in (step, 10 + step))
+        architecture_step(model, alphas, lambda train=train, val=val: second_order(model, train, val, weights), 1.0)
+        weight_step(model, weights, train, clip=1.0)
+    if rank == 0:
+        torch.save([parameter.detach() for parameter in model.parameters()], f"{folder}/{size}.pt")
+    if size > 1:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_joint_batch(tmp_path):
+    """Without batch norm, which each process does on its share alone."""
+    multiprocessing.spawn(search_steps, (2, tmp_path), nprocs=2)
+    search_steps(0, 1, tmp_path)
+    one, two = (torch.load(tmp_path / f"{size}.pt") for size in (1, 2))
+    torch.testing.assert_close(two, one)

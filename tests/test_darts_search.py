@@ -13,8 +13,8 @@ from conftest import ROOT
 import darts_search
 from models.darts_genotype import Genotype, load_genotype
 
-TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "64", "--val-size", "20",
-        "--batch-size", "16", "--epochs", "2", "--frozen", "0.5"]
+TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",
+        "--batch-size", "10", "--epochs", "2", "--frozen", "0.5"]
 
 
 @pytest.fixture
@@ -51,7 +51,22 @@ def test_several_seeds_and_the_choice_by_a_complete_training(search):
     best = max(result["seeds"], key=lambda one: one["value"])
     assert result["value"] == best["value"] and "complete training" in result["metric"]
     assert load_genotype(str(path / "genotype.json")) == Genotype.from_json(best["genotype"])
-    assert (path / "seed1" / "choice.pt").exists()
+    of_one = json.loads((path / "seed1" / "result.json").read_text())
+    assert of_one["value"] == result["seeds"][1]["value"] and "complete training" in of_one["metric"]
+
+
+def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
+    reports = {"epochs": [], "final": []}
+    monkeypatch.setattr(darts_search.trial, "ask", lambda: {"seed": 3})
+    monkeypatch.setattr(darts_search.trial, "under_nni", lambda: True)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
+    monkeypatch.setattr(darts_search.trial.nni, "report_intermediate_result", reports["epochs"].append)
+    monkeypatch.setattr(darts_search.trial.nni, "report_final_result", reports["final"].append)
+    code, _ = search("--choice-epochs", "1", "--choice-channels", "4", "--choice-layers", "3")
+    result = json.loads((tmp_path / "trial" / "result.json").read_text())
+    assert code == 0 and len(reports["epochs"]) == 2
+    assert reports["final"] == [{"default": result["value"], "run.seed": 3}]
+    assert "complete training" in result["metric"] and result["config"]["seed"] == 3
 
 
 def weights(path):
@@ -96,7 +111,7 @@ def test_killed_at_any_moment(search, tmp_path, sent):
 
 
 @pytest.mark.parametrize(("argv", "says"), [
-    (["--batch-size", "33"], "batch_size = 33: must be at most 32, half of the training images"),
+    (["--batch-size", "21"], "batch_size = 21: must be at most 20, half of the training images"),
     (["--partial-channels", "3"], "partial_channels = 3: must divide the channels of a cell, 4"),
     (["--order", "3"], "order = 3: must be at most 2"),
     (["--optimizer", "Adam"], "optimizer = 'Adam': must be one of SGD"),
