@@ -18,8 +18,9 @@ setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: setup  ## a small, real HPO experiment on digits (a few minutes on 2 CPU cores)
+demo: setup  ## the stages in small on digits: HPO, then classic NAS (about 5 minutes on 2 CPU cores)
 	$(BIN)/python experiment.py run config_demo.yml $(ARGS)
+	$(BIN)/python experiment.py run config_demo_nas.yml $(NAS_ARGS)
 
 test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest

@@ -27,6 +27,8 @@ from guard.manager import Experiment
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 
+NAS_STAGE, PICTURES = "classic_nas", ("accuracy_parameters.png", "best.png")  # of the trials, of the best network
+
 
 class Signals:
     """Remembers SIGINT, SIGTERM and SIGHUP instead of raising: neither a start nor a stop is ever cut in two."""
@@ -200,10 +202,26 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
     results_view.write_csv(state, csv_file)
     best = results_view.write_best(state, folder / "best.json")
     print(f"wrote {csv_file}" + (f" and {folder / 'best.json'}" if best else "; no best.json"), flush=True)
+    draw(state, folder)
     problems = state.problems()
     for line in [*problems, *([reason] if reason else [])]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if problems or reason else 0
+
+
+def draw(state: results.Results, folder: Path) -> None:
+    """The pictures of stage 2, known by what its best trial says in result.json; older ones never stay."""
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    if state.best is None or (results.read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
+        return
+    import nas_plots  # and with it torch and matplotlib, which nothing else here needs
+
+    try:
+        nas_plots.write(state, *(folder / name for name in PICTURES))
+        print("wrote " + " and ".join(str(folder / name) for name in PICTURES), flush=True)
+    except ValueError as error:
+        print(f"note: no pictures: {error}", flush=True)
 
 
 def folder_of(name: str) -> Path:

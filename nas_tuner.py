@@ -36,6 +36,7 @@ DRAWS = 10_000  # random samples without an allowed new one before a space count
 ENUMERABLE = 20_000  # a space so small is enumerated before that is said
 ATTEMPTS = 100  # children, or samples to score, without a new or sound one
 FIRST = 200  # candidates scored before the first trial; 20 a second are a slow score
+TELL_EVERY = 25  # of them, so that nobody takes the wait for a hang; experiment.py shows it
 POOL = 1_000  # candidates that are kept for later generations, the newest
 RANDOM_EVERY = 5  # one trial in five is drawn at random, should score and results mislead
 log = logging.getLogger(__name__)
@@ -196,7 +197,9 @@ class EvolutionTuner(Tuner):
     def _ranked(self) -> Key:
         """The most promising candidate of all that are scored and not trained, or one in five at random."""
         with contextlib.suppress(nni.NoMoreTrialError):
-            for number in range(self.candidates if self.scores else max(FIRST, self.candidates)):
+            for number in range(count := self.candidates if self.scores else max(FIRST, self.candidates)):
+                if number and number % TELL_EVERY == 0:
+                    log.info("scored %d of %d candidates", number, count)
                 self._score((self.results and number % 2 and self._child()) or self._random())
         if all(score is None for score in self.scores.values()):
             raise ValueError(f"score {self.score}: fails for every sample, see the log")

@@ -201,7 +201,7 @@ class Progress:
             if trial.state in results.BAD and trial.id not in self.told:
                 self.told.add(trial.id)
                 self._print(f"trial {trial.id} {trial.state}: {trial.note}")
-        facts = describe(state)
+        facts = describe(state) if state.trials else f"no trial yet, {tuner_says(self.experiment)}"
         if self.tty:
             line = "  ".join(filter(None, [facts, remaining(state), self.experiment.url]))
             sys.stdout.write("\r\033[K" + line[: shutil.get_terminal_size().columns - 1])
@@ -228,6 +228,16 @@ def describe(state: Results) -> str:
     if best := state.best:
         parts.append(f"best {best.value:.5g}")
     return ", ".join(parts)
+
+
+def tuner_says(experiment: Experiment) -> str:
+    """The last that a tuner of one's own has logged: it may take long over its first proposal."""
+    try:
+        text = (experiment.folder / "log" / "dispatcher.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = re.findall(r"^\[[^]]*\] INFO \((?!nni\b)[^)]*\)+ (.*)", text, re.MULTILINE)
+    return f"the tuner says: {lines[-1][:200]}" if lines else "the tuner is choosing"
 
 
 def remaining(state: Results) -> str:

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from models import nas_scores
-from models.mobilenet_space import BASELINE, count_macs, search_space
+from models.mobilenet_space import (
+    BASELINE,
+    build,
+    choices,
+    count_macs,
+    count_parameters,
+    no_larger_than_mobilenet,
+    search_space,
+)
 
 
 def tiny(depth: int = 1) -> nn.Sequential:
@@ -112,6 +120,7 @@ def test_sample_has_one_score(score, sample: dict) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     nas_scores._naswot.cache_clear()
     nas_scores._synflow.cache_clear()
+    nas_scores._part.cache_clear()
     torch.rand(7)
     assert score(dict(reversed(sample.items()))) == first
     assert score(BASELINE) != first and math.isfinite(first)
@@ -121,6 +130,71 @@ def test_scores_are_cached(sample: dict, monkeypatch: pytest.MonkeyPatch) -> Non
     first = nas_scores.naswot(sample)
     monkeypatch.setattr(nas_scores, "_build", None)
     assert nas_scores.naswot(sample) == first
+
+
+def samples(count: int, seed: int = 1) -> list[dict]:
+    """Random ones, no larger than MobileNet."""
+    rng, found = random.Random(seed), []
+    while len(found) < count:
+        sample = {label: rng.choice(values) for label, values in choices().items()}
+        if no_larger_than_mobilenet(sample):
+            found.append(sample)
+    return found
+
+
+def test_network_of_parts_is_the_one_that_build_makes() -> None:
+    """Its outputs too, given its weights; one network after another out of the same parts."""
+    images = torch.randn(2, 3, 32, 32)
+    for sample in [*samples(3), BASELINE]:
+        shared, plain = nas_scores._build(nas_scores.freeze(sample)).eval(), build(sample, nas_scores.CLASSES).eval()
+        plain.load_state_dict(shared.state_dict())
+        with torch.no_grad():
+            assert torch.allclose(shared(images), plain(images), atol=1e-5)
+
+
+def test_200_random_networks_run_and_count_as_the_formula() -> None:
+    """Of all sizes, at 32x32."""
+    rng, images = random.Random(2), torch.randn(2, 3, 32, 32)
+    for _ in range(200):
+        sample = {label: rng.choice(values) for label, values in choices().items()}
+        network = nas_scores._build(nas_scores.freeze(sample)).eval()
+        with torch.no_grad():
+            logits = network(images)
+        assert logits.shape == (2, 10) and logits.isfinite().all()
+        assert sum(weight.numel() for weight in network.parameters()) == count_parameters(sample)
+
+
+def test_initial_weights_are_pytorch_s() -> None:
+    """Uniform in the same bounds, layer by layer; no two layers have the same."""
+    parts = nas_scores._build(nas_scores.freeze(BASELINE)).state_dict()
+    for name, weight in build(BASELINE, nas_scores.CLASSES).named_parameters():
+        mine = parts[name]
+        if weight.numel() >= 10_000:
+            for figure in (torch.std, torch.amax, torch.amin):
+                assert figure(mine).item() == pytest.approx(figure(weight).item(), rel=0.03)
+            assert abs(mine.mean()) < 0.03 * mine.std()
+    kernels = [weight for name, weight in parts.items() if weight.ndim == 4]
+    assert len({weight.flatten()[:9].sum().item() for weight in kernels}) == len(kernels)
+
+
+def test_a_score_leaves_no_trace_in_the_parts() -> None:
+    first, second = samples(2)
+    alone = nas_scores._naswot.__wrapped__(nas_scores.freeze(second))
+    for other in (nas_scores._naswot, nas_scores._synflow):
+        other.__wrapped__(nas_scores.freeze(first))
+    assert nas_scores._naswot.__wrapped__(nas_scores.freeze(second)) == alone
+
+
+def test_naswot_of_smaller_images_ranks_as_that_of_whole_ones() -> None:
+    """Spearman's rho with the plain score: networks drawn anew by build, images of 32x32."""
+    def plain(sample: dict) -> float:
+        torch.manual_seed(0)
+        return nas_scores.naswot_of(build(sample, nas_scores.CLASSES), torch.randn(nas_scores.BATCH, 3, 32, 32))
+
+    networks = samples(12)
+    ranks = [torch.tensor([score(sample) for sample in networks]).argsort().argsort().double()
+             for score in (plain, nas_scores.naswot)]
+    assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.95
 
 
 def test_macs(sample: dict) -> None:

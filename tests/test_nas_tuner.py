@@ -8,16 +8,21 @@ import os
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nni
 import numpy as np
 import pytest
+import yaml
 from test_experiment import TESTS, Site, read_csv, site  # noqa: F401
 
+import experiment
 import nas_tuner
 from benchmarks import tuner_replay
+from config import ClassicNasConfig, command_line
+from guard import results, watchdog
 from nas_ranking import NOISE, TRUST, expect, kernel, normal_ranks
 from nas_tuner import EvolutionTuner
 
@@ -220,6 +225,36 @@ def test_failing_scores_are_dropped_and_counted(caplog: pytest.LogCaptureFixture
     assert "RuntimeError: broken score" in caplog.text and "is nan" in caplog.text
 
 
+def test_the_wait_before_the_first_trial_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Of 200 candidates; later ones are few, and told no more."""
+    caplog.set_level(logging.INFO)
+    tuner = make(score=f"{ME}.worth", candidates=20)
+    tuner.generate_parameters(0)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"scored {number} of 200 candidates" for number in range(25, 200, 25)]
+    tuner.generate_parameters(1)
+    assert len(caplog.records) == len(told)
+
+
+def test_what_the_tuner_says_is_shown_while_there_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In dispatcher.log as NNI writes it."""
+    (tmp_path / "log").mkdir()
+    toy = SimpleNamespace(folder=tmp_path, url="")
+    state = results.Results("abc", "toy", {"maxTrialNumber": 2}, [])
+    watchdog.Progress(toy).show(state)
+    (tmp_path / "log" / "dispatcher.log").write_text(
+        "[2026-11-24 02:12:01] INFO (nas_tuner/Thread-1 (command_queue_worker)) scored 25 of 200 candidates\n"
+        "[2026-11-24 02:12:02] INFO (nas_tuner/Thread-1 (command_queue_worker)) scored 50 of 200 candidates\n"
+        "[2026-11-24 02:12:03] INFO (nni.runtime.msg_dispatcher_base/MainThread) Dispatcher started\n")
+    watchdog.Progress(toy).show(state)
+    state.trials.append(results.Trial("A", state="RUNNING"))
+    watchdog.Progress(toy).show(state)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["no trial yet, the tuner is choosing",
+                     "no trial yet, the tuner says: scored 50 of 200 candidates",
+                     "0/2 done, 1 running, 0 failed, 0 stopped early"]
+
+
 @pytest.mark.parametrize("space", [SPACE, SMALL])
 def test_score_that_always_fails(space: dict) -> None:
     with pytest.raises(ValueError, match=rf"^score {ME}\.broken: fails for every sample"):
@@ -386,6 +421,30 @@ def test_replay_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert tuner_replay.main(["table.json"]) == 2
 
 
+# ---- the shipped experiments
+
+
+@pytest.mark.parametrize("file", ["config_classic_nas.yml", "config_demo_nas.yml"])
+def test_shipped_experiments_name_what_there_is(file: str) -> None:
+    config = yaml.safe_load((TESTS.parent / file).read_text())
+    tuner = EvolutionTuner(**config["tuner"]["classArgs"])
+    tuner.update_search_space(json.loads((TESTS.parent / config["searchSpaceFile"]).read_text()))
+    mobilenet = {label: values[0] for label, values in tuner.choices.options.items()}
+    assert math.isfinite(nas_tuner.load(tuner.score)(mobilenet)) and nas_tuner.load(tuner.limit)(mobilenet)
+    command = config["trialCommand"].split()
+    script, settings = command[1], command_line(ClassicNasConfig, command[2:], "")
+    assert script == "classic_nas_trial.py" and settings["max_params"] == 3217226
+
+
+def test_demo_hands_its_first_stage_s_result_to_the_second() -> None:
+    files = (TESTS.parent / "config_demo.yml", TESTS.parent / "config_demo_nas.yml")
+    one, two = (yaml.safe_load(file.read_text()) for file in files)
+    settings = command_line(ClassicNasConfig, two["trialCommand"].split()[2:], "")
+    assert Path(settings["hpo_best"]) == experiment.folder_of(one["experimentName"]) / "best.json"
+    targets = (TESTS.parent / "Makefile").read_text()
+    assert targets.index("run config_demo.yml") < targets.index("run config_demo_nas.yml")
+
+
 # ---- in NNI
 
 
@@ -394,8 +453,8 @@ def tuner_of(**args: object) -> dict:
             "classArgs": {"optimize_mode": "maximize", "seed": 1, **args}}
 
 
-def rows_of(site: Site) -> Iterator[dict]:  # noqa: F811
-    return iter(read_csv(site.folder / "runs" / "toy" / "results.csv"))
+def rows_of(site: Site) -> list[dict]:  # noqa: F811
+    return read_csv(site.folder / "runs" / "toy" / "results.csv")
 
 
 @pytest.mark.slow
@@ -425,3 +484,11 @@ def test_stopped_and_resumed(site: Site) -> None:  # noqa: F811
     assert after["seen"][: len(before["seen"])] == before["seen"]
     assert after["results"][: len(before["results"])] == before["results"]
     assert len({row["run.x"] for row in rows_of(site)}) == len(after["results"]) == 6
+
+
+@pytest.mark.slow
+def test_a_limit_that_nothing_meets_is_said_at_once(site: Site) -> None:  # noqa: F811
+    code, output = site.run("run", site.config(tuner=tuner_of(limit="builtins.callable")))
+    assert code == 1 and "ValueError: limit builtins.callable: no sample of the space is allowed" in output, output
+    assert not rows_of(site), output
+

@@ -1,5 +1,6 @@
 """NNI's web UI of a real experiment, as a person sees it in a browser."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,23 +10,22 @@ import sys
 import urllib.request
 
 import pytest
+import yaml
 from conftest import ROOT
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
 
-TINY = "python hpo_trial.py --data digits --train-size 64 --val-size 32 --batch-size 32 --epochs 2"
+TINY = "--data digits --train-size 64 --val-size 32 --batch-size 32 --epochs 2"
 
 
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory, digits_dir):
-    """The demo experiment with tiny trials, run to its end by experiment.py with its web UI left up."""
-    folder = tmp_path_factory.mktemp("webui")
+@contextlib.contextmanager
+def run_experiment(folder, config, *arguments):
+    """A demo experiment with tiny trials, run to its end by experiment.py with its web UI left up: (url, best.json)."""
     (folder / "home").mkdir()
     command, capture = [sys.executable, "experiment.py"], {"capture_output": True, "text": True, "timeout": 300}
     environment = {**os.environ, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "run", "config_demo.yml", "--keep-ui", "--out", str(folder / "out"),
-                           "--set", f"trialCommand={TINY} --data-dir {digits_dir}", "--set", "maxTrialNumber=3"],
+    done = subprocess.run([*command, "run", config, "--keep-ui", "--out", str(folder / "out"), *arguments],
                           cwd=ROOT, env=environment, **capture)
     url = re.search(r"http://127\.0\.0\.1:\d+", done.stdout)
     try:
@@ -34,6 +34,25 @@ def experiment(tmp_path_factory, digits_dir):
     finally:
         stopped = subprocess.run([*command, "stop", "latest"], cwd=ROOT, env=environment, **capture)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, digits_dir):
+    trial = f"trialCommand=python hpo_trial.py {TINY} --data-dir {digits_dir}"
+    with run_experiment(tmp_path_factory.mktemp("hpo"), "config_demo.yml", "--set", trial,
+                        "--set", "maxTrialNumber=3") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def nas_experiment(tmp_path_factory, digits_dir):
+    """With our own tuner, by the quickest score."""
+    trial = f"trialCommand=python classic_nas_trial.py {TINY} --data-dir {digits_dir} --max-params 3217226"
+    tuner = yaml.safe_load((ROOT / "config_demo_nas.yml").read_text())["tuner"]
+    tuner["classArgs"]["score"] = "models.nas_scores.macs"
+    with run_experiment(tmp_path_factory.mktemp("nas"), "config_demo_nas.yml", "--set", trial,
+                        "--set", f"tuner={json.dumps(tuner)}", "--set", "maxTrialNumber=2") as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +68,10 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, experiment):
-    """A page that cannot reach anything but the experiment (NNI's fonts are elsewhere) and must not throw."""
-    url, _ = experiment
+def page(browser):
+    """A page that cannot reach anything but this machine (NNI's fonts are elsewhere) and must not throw."""
     page, errors = browser.new_page(viewport={"width": 1400, "height": 1000}), []
-    page.route(lambda address: not address.startswith(url), lambda route: route.abort())
+    page.route(lambda address: not address.startswith("http://127.0.0.1:"), lambda route: route.abort())
     page.on("pageerror", lambda error: errors.append(error))
     yield page
     page.close()
@@ -79,6 +97,19 @@ def test_trials_show_the_hyper_parameters_as_axes(page, experiment, tmp_path):
     for axis in ("lr", "optimizer", "model"):
         page.locator("svg text", has_text=re.compile(f"^{axis}$")).first.wait_for()
     page.screenshot(path=tmp_path / "hyper-parameter.png")
+
+
+def test_trials_of_stage_2_show_the_labels_of_the_space(page, nas_experiment, tmp_path):
+    url, best = nas_experiment
+    page.goto(f"{url}/detail")
+    page.get_by_text("Trial jobs").first.wait_for()
+    assert page.locator("[data-automationid=DetailsRow]").count() == 2
+    page.get_by_role("tab", name="Hyper-parameter").click()
+    labels = [*json.loads((ROOT / "search_space_classic_nas.json").read_text())]
+    assert {"block01_op", "block03_skip", "block13_op"} < set(labels) == best["parameters"].keys()
+    for label in labels:
+        page.locator("svg text", has_text=re.compile(f"^{label}$")).first.wait_for()
+    page.screenshot(path=tmp_path / "hyper-parameter-nas.png")
 
 
 def test_nni_serves_what_results_says(experiment):
