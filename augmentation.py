@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import autoaugment
+
 SIDE = 32  # pixels
 
 
 def words(images: Tensor) -> Tensor:
     """(..., 4) uint8 -> (...) int32, the same memory."""
     return images.view(torch.int32).squeeze(-1)
+
+
+def _words_of(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, H, W) int32."""
+    return words(F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous())
 
 
 def channels(pixels: Tensor) -> Tensor:
@@ -33,15 +40,22 @@ class Draws(NamedTuple):
     flip: Tensor  # bool
     cut_y: Tensor  # centre of the cutout square, 0..31
     cut_x: Tensor
+    policy: autoaugment.Drawn | None = None  # (2, B), unlike the others
+
+    def part(self, images: slice) -> "Draws":
+        """Those of some of the images."""
+        policy = self.policy and autoaugment.Drawn(*(rows[:, images] for rows in self.policy))
+        return Draws(*(draw[images] for draw in self[:-1]), policy)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop with padding, horizontal flip and cutout (DeVries & Taylor 2017, arXiv:1708.04552)."""
+    """Random crop with padding, horizontal flip, a policy, and cutout (DeVries & Taylor 2017, arXiv:1708.04552)."""
 
     crop_padding: int  # pixels
     flip: bool
     cutout: int  # side of the square in pixels, 0: off
+    policy: str = "basic"  # none, or "autoaugment"
 
     def draw(self, size: int, generator: torch.Generator) -> Draws:
         """Independent draws for `size` images, on the generator's device."""
@@ -50,7 +64,8 @@ class Augmentation:
 
         pad = self.crop_padding
         flip = uniform(0, 1).bool() if self.flip else torch.zeros(size, dtype=torch.bool, device=generator.device)
-        return Draws(uniform(-pad, pad), uniform(-pad, pad), flip, uniform(0, SIDE - 1), uniform(0, SIDE - 1))
+        places = uniform(-pad, pad), uniform(-pad, pad), flip, uniform(0, SIDE - 1), uniform(0, SIDE - 1)
+        return Draws(*places, autoaugment.draw(size, generator) if self.policy == "autoaugment" else None)
 
     def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """Pick and augment: pixels (N, 32, 32) int32, index (B,) -> (B, 32, 32) int32.
@@ -65,6 +80,10 @@ class Augmentation:
         source = starts[:, :, None] + cols.clamp(0, SIDE - 1)[:, None, :]
         batch = pixels.view(-1).index_select(0, source.view(-1)).view_as(source)
         keep = _inside(rows)[:, :, None] & _inside(cols)[:, None, :]  # (B, 32, 32)
+        if draws.policy:
+            batch = torch.where(keep, batch, fill)
+            batch = _words_of(autoaugment.apply(channels(batch).permute(0, 3, 1, 2), draws.policy))
+            keep = torch.ones_like(keep)
         if self.cutout:
             cut = self._cut(draws.cut_y, grid)[:, :, None] & self._cut(draws.cut_x, grid)[:, None, :]
             keep &= ~cut

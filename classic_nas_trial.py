@@ -22,9 +22,6 @@ from config import ClassicNasConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from data import Loaders, Pictures
     from models.mobilenet_space import Cost
 
 SEARCH_SPACE = "search_space_classic_nas.json"
@@ -37,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    from data import load, training_batches  # torch and what stands on it: slow to import
+    from data import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from models.mobilenet_space import build, cost
     from training import pick_device, set_seed
 
@@ -62,31 +59,9 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     set_seed(config.seed)
     model = build(sample, len(pictures.classes)).to(device)
 
-    trial.train(model, loaders, pictures, config, path, "classic_nas", tuner, price._asdict(), sample)
-    if config.test:
-        evaluate_test_set(model, loaders, pictures, config, path / "result.json")
-
-
-def evaluate_test_set(model: "nn.Module", loaders: "Loaders", pictures: "Pictures", config: ClassicNasConfig,
-                      file: Path) -> None:
-    """Accuracy and loss on all test images, into result.json; a diverged network has none."""
-    import numpy as np
-    import torch
-
-    from augmentation import words
-    from data import Batches
-    from training import evaluate, pick_dtype
-
-    result = read_json(file)
-    if result["diverged"]:
-        return print("diverged: the test set is not looked at")
-    device = loaders.val.pixels.device
-    pixels, labels = words(torch.from_numpy(pictures.test_images)), torch.from_numpy(pictures.test_labels)
-    batches = Batches(pixels.to(device), labels.to(device), np.arange(len(labels)), loaders.val.normalization,
-                      loaders.val.batch_size)
-    scores = evaluate(model, batches.epoch(0), pick_dtype(config.precision, device, model))
-    write_json(file, {**result, "test": {**scores, "images": len(labels)}})
-    print(f"test accuracy {scores['accuracy']:.2%} of {len(labels)} images")
+    test = final_batches(pictures, loaders.train.normalization, config.batch_size) if config.test else None
+    trial.train(model, loaders, pictures, config, path, "classic_nas", tuner,
+                {"family": "classic_nas", "architecture": dict(sample)}, price._asdict(), sample, test)
 
 
 # ---- settings: lr and optimizer of stage 1

@@ -125,6 +125,32 @@ class DartsSearchConfig(TrainingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class RetrainConfig(TrainingConfig):
+    """retrain.py: one network from scratch, by a recipe. The defaults are the standard recipe's."""
+
+    genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, or a JSON file")
+    model: str = setting("", "a network of the zoo instead, by the same recipe")
+    recipe: str = setting("standard", "standard, or long: 1500 epochs, AutoAugment, averaged weights")
+    channels: int = setting(36, "channels of the network's first cells", minimum=1)
+    layers: int = setting(20, "cells of the network", minimum=3)
+    all_data: bool = setting(True, "train on all training images; no: set val_size aside, and validate each epoch")
+    augment: str = setting("basic", "basic: crop, flip, cutout; autoaugment: its CIFAR-10 policy too",
+                           choices=("basic", "autoaugment"))
+    optimizer: str = setting("SGD", "name of a torch.optim class")
+    lr: float = setting(0.025, "peak learning rate", above=0)
+    weight_decay: float = setting(3e-4, "L2 penalty on kernels and matrices", minimum=0)
+    epochs: int = setting(600, "passes over the training images; all schedules stretch over them", minimum=1)
+    batch_size: int = setting(96, "images a step, of all processes together", minimum=2)
+    warmup: float = setting(0.0, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
+    label_smoothing: float = setting(0.0, "share of each target spread over all classes", minimum=0, below=1)
+    clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", minimum=0)
+    cutout: int = setting(16, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+    auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
+    drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
+    checkpoint_minutes: float = setting(5.0, "between checkpoints within an epoch", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """predict.py: a trained network over pictures, or its export."""
 
@@ -145,10 +171,24 @@ class PredictConfig:
         check(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """report.py: one page with all results."""
+
+    runs: str = setting("runs", "folder of the results")
+    out: str = setting("", "the page, ending in .html; the same as .md beside it; empty: report.html in that folder")
+    predict: bool = setting(True, "confusion matrix and mistakes on the test pictures, where model.pt is there")
+    device: str = setting("auto", "of these predictions; auto: cuda if there is one", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "fused", "recompute", "seeds"})
+                          "max_macs", "hpo_best", "test", "write_search_space", "fused", "recompute", "seeds",
+                          "genotype", "recipe", "checkpoint_minutes"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import distributed
 import trial
 from config import DartsSearchConfig, command_line, identity, merge, run_script
 from files import read_json, write_json
@@ -41,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
+    import distributed  # slow to import, as is what stands on torch
     from data import load
     from training import pick_device
 
@@ -51,6 +51,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 
 
 def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
+    import distributed
     from run_folder import RunFolder
 
     path = trial.run_path(config, "darts_search", default_name(config))
@@ -60,11 +61,12 @@ def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: A
     for seed in seeds:
         one = dataclasses.replace(config, seed=seed, seeds=1)
         searched = search(one, pictures, device, path / f"seed{seed}" if config.seeds > 1 else path)
-        if choosing and distributed.rank() == 0:
+        if choosing:
             value = complete_training(searched.genotype, one, pictures, device, searched.path)
             searched = searched._replace(value=value)
-            file = searched.path / "result.json"
-            write_json(file, {**read_json(file), **score(searched, chosen=True)})
+            if distributed.rank() == 0:
+                file = searched.path / "result.json"
+                write_json(file, {**read_json(file), **score(searched, chosen=True)})
         found.append(searched)
     if distributed.rank() > 0:
         return
@@ -108,9 +110,11 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     """The whole search of one seed in the run folder `path`; goes on from its checkpoint if told so."""
     import torch
 
+    import distributed
+    from checkpoints import load_checkpoint, save_checkpoint
     from models.darts_supernet import Supernet
     from run_folder import RunFolder
-    from training import load_checkpoint, save_checkpoint, set_seed
+    from training import set_seed
 
     halves = search_batches(config, pictures, device)
     set_seed(config.seed)
@@ -167,6 +171,7 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
     """One epoch of both levels; its record. ValueError if the loss is not finite."""
     import torch
 
+    import distributed
     from training import LOG_INTERVAL, evaluate, schedule
 
     model, steps, started = parts["model"], len(halves.weights), time.perf_counter()
@@ -195,6 +200,7 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
 def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -> Iterator[tuple["Batch", "Batch"]]:
     from tqdm import tqdm
 
+    import distributed
     from bilevel import Batch
 
     part = distributed.share(config.batch_size)
@@ -244,21 +250,26 @@ def keep(record: dict[str, Any], folder: Any) -> None:
 def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures: "Pictures", device: Any,
                       path: Path) -> float:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
+    import distributed
+    from checkpoints import load_checkpoint
     from data import training_batches
     from models.darts_network import DartsNetwork
-    from training import fit, load_checkpoint, set_seed
+    from training import fit, set_seed
 
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed)
+        crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed,
+        share=distributed.share(config.batch_size))
     set_seed(config.seed)
-    model = DartsNetwork(genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers).to(device)
+    model = DartsNetwork(genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers)
+    model = distributed.synchronized(model.to(device))
     computes = {**identity(config), "data_checksum": pictures.checksum, "genotype": genotype.to_json()}
     checkpoint = path / "choice.pt"
     resume_from = load_checkpoint(checkpoint, computes, device) if checkpoint.exists() and config.resume else None
     settings = dataclasses.replace(config, epochs=config.choice_epochs)
     result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from)
-    print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
+    if distributed.rank() == 0:
+        print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
     return result.metric
 
 

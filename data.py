@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from augmentation import SIDE, Augmentation, Normalization, words
+from augmentation import SIDE, Augmentation, Draws, Normalization, words
 from files import read_json, write_json
 from picture_files import read_picture
 
@@ -234,23 +234,31 @@ def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tupl
     return order[val_size : val_size + train_size], order[:val_size]
 
 
+def everything(labels: np.ndarray, train_size: int, seed: int) -> np.ndarray:
+    """Stratified indices of all training data, or of `train_size` of them, without validation."""
+    if train_size > len(labels):
+        raise ValueError(f"train_size = {train_size}: at most {len(labels)}, as many as there are")
+    return stratified_order(labels, seed)[: train_size or len(labels)]
+
+
 # ---- batches
 
 
 class Batches:
     """Ready batches of one split: x (B, 3, 32, 32) float32 channels_last, normalised, and y (B,), on the device.
 
-    `batches.epoch(e)` depends on the seed and e alone, so that a run can go on from any epoch. With an
-    augmentation the images come shuffled and a last, smaller batch is left out (one shape for all steps);
-    without one they come in order and complete.
+    `batches.epoch(e, start)` depends on the seed and e alone, so that a run can go on from any batch of any epoch.
+    With an augmentation the images come shuffled and a last, smaller batch is left out (one shape for all steps);
+    without one they come in order and complete. `share`: the part of every batch that is wanted.
     """
 
     def __init__(self, pixels: Tensor, labels: Tensor, index: np.ndarray, normalization: Normalization,
-                 batch_size: int, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+                 batch_size: int, augmentation: Augmentation | None = None, seed: int = 0,
+                 share: slice = slice(None)) -> None:
         self.pixels, self.labels, self.normalization = pixels, labels, normalization
         self.index = torch.from_numpy(index).to(pixels.device)
         self.batch_size = min(batch_size, len(index))
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.share = augmentation, seed, share
 
     @property
     def images(self) -> int:
@@ -262,35 +270,51 @@ class Batches:
         n = len(self.index)
         return n // self.batch_size if self.augmentation else -(-n // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator(self.pixels.device).manual_seed(self.seed * 100_003 + epoch)
         index = self.index
         if self.augmentation:
             index = index[torch.randperm(len(index), generator=generator, device=index.device)]
-        for picked in index.split(self.batch_size)[: len(self)]:
-            if self.augmentation:
-                draws = self.augmentation.draw(len(picked), generator)
-                batch = self.augmentation(self.pixels, picked, draws, self.normalization.fill)
-            else:
-                batch = self.pixels[picked]
-            yield self.normalization(batch), self.labels[picked]
+        for number, picked in enumerate(index.split(self.batch_size)[: len(self)]):
+            draws = self.augmentation.draw(len(picked), generator) if self.augmentation else None
+            if number >= start:
+                yield self._batch(picked[self.share], draws and draws.part(self.share))
+
+    def _batch(self, picked: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        fill = self.normalization.fill
+        batch = self.augmentation(self.pixels, picked, draws, fill) if draws else self.pixels[picked]
+        return self.normalization(batch), self.labels[picked]
 
 
 class Loaders(NamedTuple):
     """Training and validation batches over one copy of the training images."""
 
     train: Batches
-    val: Batches
+    val: Batches | None
 
 
 def training_batches(pictures: Pictures, device: torch.device, *, train_size: int, val_size: int, batch_size: int,
-                     crop_padding: int, flip: str, cutout: int, seed: int) -> Loaders:
-    """Split the training images and make their loaders; the arguments are settings of TrainingConfig."""
-    train, val = split(pictures.train_labels, train_size, val_size, seed)
+                     crop_padding: int, flip: str, cutout: int, seed: int, augment: str = "basic",
+                     all_data: bool = False, share: slice = slice(None)) -> Loaders:
+    """Split the training images and make their loaders; the arguments are settings of TrainingConfig and RetrainConfig.
+
+    With `all_data` none are set aside for validation. `share`: the part of each training batch for this process.
+    """
+    if all_data:
+        train, val = everything(pictures.train_labels, train_size, seed), None
+    else:
+        train, val = split(pictures.train_labels, train_size, val_size, seed)
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device)
     mirrored = flip == "on" or (flip == "auto" and pictures.name != "digits")  # a mirrored digit is no digit
-    augmentation = Augmentation(crop_padding, mirrored, cutout)
-    return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed),
-                   Batches(pixels, labels, val, normalization, max(batch_size, 256)))
+    augmentation = Augmentation(crop_padding, mirrored, cutout, augment)
+    return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
+                   None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, 256)))
+
+
+def final_batches(pictures: Pictures, normalization: Normalization, batch_size: int) -> Batches:
+    """The test images, in order; to be read once, when all choices are made."""
+    device = normalization.mean.device
+    pixels, labels = words(torch.from_numpy(pictures.test_images)), torch.from_numpy(pictures.test_labels)
+    return Batches(pixels.to(device), labels.to(device), np.arange(len(labels)), normalization, max(batch_size, 256))

@@ -61,6 +61,13 @@ def parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model) if size() > 1 else model
 
 
+def first(value: Tensor) -> Tensor:
+    """That of process 0, for all processes."""
+    if size() > 1:
+        torch_distributed.broadcast(value, 0)
+    return value
+
+
 def summed(value: Tensor) -> Tensor:
     """Over all processes."""
     if size() > 1:

@@ -35,7 +35,8 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     model = build_model(config.model, len(pictures.classes)).to(device)
 
     path = trial.run_path(config, "hpo", f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
-    trial.train(model, loaders, pictures, config, path, "hpo", tuner)
+    trial.train(model, loaders, pictures, config, path, "hpo", tuner,
+                {"family": "zoo", "name": config.model})
 
 
 if __name__ == "__main__":

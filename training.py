@@ -1,17 +1,17 @@
-"""Training of one network: optimizer, schedule, one step, fit, evaluate, checkpoint, seed.
+"""Training of one network: optimizer, schedule, one step, fit, evaluate, seed.
 
 Nothing here knows where settings, networks or pictures come from: `fit` gets an nn.Module, two loaders and an
 object with the settings as attributes, and hands a float and a record back after each epoch through a callback.
 
-A loader has `epoch(e)`, which yields ready batches (x (B, 3, H, W), y (B,)) on the device as a function of e
-alone, `len()` in batches and `images`, the number of images an epoch.
+A loader has `epoch(e, start=0)`, which yields ready batches (x (B, 3, H, W), y (B,)) on the device, from the one
+numbered `start`, as a function of e alone, `len()` in batches and `images`, the number of images an epoch.
 """
 
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from files import atomic_write
+from checkpoints import save_checkpoint
+from distributed import first, parallel, rank, size, summed
+from stopping import DeferredSignals
 
 OPTIMIZERS = {
     "Adadelta": torch.optim.Adadelta,
@@ -30,7 +32,6 @@ OPTIMIZERS = {
     "Adamax": torch.optim.Adamax,
     "SGD": torch.optim.SGD,
 }
-CHECKPOINT_FORMAT = 1
 LOG_INTERVAL = 50  # steps between two looks at the loss; each look makes the host wait for the device
 
 
@@ -49,6 +50,11 @@ def pick_device(name: str) -> torch.device:
 def set_seed(seed: int) -> None:
     """Seed torch's generators, which draw the initial weights and dropout, on all devices."""
     torch.manual_seed(seed)
+
+
+def _seed_step(seed: int, epoch: int, step: int) -> None:
+    """Dropout and drop path depend on these, and the process, alone: a run may stop and go on at any step."""
+    set_seed((((seed * 100_003 + epoch) * 1_000_003 + step) * 1009 + rank()) % 2**63)
 
 
 def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.dtype:
@@ -105,13 +111,20 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *, lr: float,
-               dtype: torch.dtype, label_smoothing: float, clip: float) -> tuple[Tensor, Tensor]:
-    """One update; returns loss and number of correct predictions as tensors, so that nobody waits for the device."""
+               dtype: torch.dtype, label_smoothing: float, clip: float,
+               auxiliary: float = 0.0) -> tuple[Tensor, Tensor]:
+    """One update; returns loss and number of correct predictions as tensors, so that nobody waits for the device.
+
+    A network with an auxiliary head gives a pair of logits, of which the second count for `auxiliary` in the loss.
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(x)
+    logits, *others = logits if isinstance(logits, tuple) else (logits,)
     loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+    for other in others:
+        loss = loss + auxiliary * F.cross_entropy(other.float(), y, label_smoothing=label_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip:
@@ -121,17 +134,26 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> dict[str, float]:
-    """Mean cross-entropy (no smoothing) and accuracy in 0..1 over `batches`, with `model` in eval mode."""
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype,
+             confusion: Tensor | None = None) -> dict[str, float]:
+    """Mean cross-entropy (no smoothing) and accuracy in 0..1 over `batches`, with `model` in eval mode.
+
+    `confusion` (classes, classes) int64 counts on: rows are the true classes, columns the predicted ones.
+    """
     model.eval()
     images, loss, correct = 0, 0.0, 0
     for x, y in batches:
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             logits = model(x)
         loss = loss + F.cross_entropy(logits.float(), y, reduction="sum")
-        correct = correct + (logits.argmax(1) == y).sum()
+        predicted = logits.argmax(1)
+        correct = correct + (predicted == y).sum()
         images += len(y)
-    return {"loss": float(loss) / images, "accuracy": float(correct) / images}
+        if confusion is not None:
+            confusion.view(-1).scatter_add_(0, y * len(confusion) + predicted, torch.ones_like(y))
+    # Every process sees all images. On CPUs their batch norms differ: that of process 0, whose model is kept, counts.
+    loss, correct = first(torch.stack((loss, correct)).double()).tolist()
+    return {"loss": loss / images, "accuracy": correct / images}
 
 
 # ---- fit
@@ -151,23 +173,30 @@ class FitResult:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The epoch of best validation accuracy, the first of equals."""
-        return max(self.history, key=lambda record: record["val_accuracy"], default=None)
+        """The epoch of best validation accuracy, the first of equals; None without validation."""
+        judged = [record for record in self.history if "val_accuracy" in record]
+        return max(judged, key=lambda record: record["val_accuracy"], default=None)
 
     @property
     def metric(self) -> float:
-        """The figure to compare trainings by: validation accuracy after the last epoch, 0 if it diverged."""
-        return 0.0 if self.diverged else self.last["val_accuracy"]
+        """The figure to compare trainings by, after the last epoch: validation accuracy, without validation training
+        accuracy; 0 if it diverged.
+        """
+        return 0.0 if self.diverged else self.last.get("val_accuracy", self.last["train_accuracy"])
 
 
 def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict[str, Any],
         checkpoint: Path | None = None, resume_from: dict[str, Any] | None = None,
-        on_epoch: Callable[[dict[str, float]], None] = lambda record: None) -> FitResult:
+        on_epoch: Callable[[dict[str, float]], None] = lambda record: None, auxiliary: float = 0.0,
+        drop_path: float = 0.0, checkpoint_minutes: float = 5.0, stop_signals: bool = False) -> FitResult:
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
-    seed. `identity`, what the run computes, is kept in the checkpoint. `resume_from`, a loaded checkpoint, gives
-    bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
+    seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability that
+    is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
+    `identity`, what the run computes, is kept in the checkpoint, which is written after each epoch, every
+    `checkpoint_minutes` and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded checkpoint,
+    gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
     A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
@@ -178,91 +207,111 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     average = None
     if settings.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
-    parts = {"model": model, "optimizer": optimizer, **({"average": average} if average else {})}
     result = FitResult()
+    run = _Run(model, optimizer, average, result.history, identity, checkpoint, checkpoint_minutes * 60)
     if resume_from:
-        for name in parts.keys() & resume_from.keys():  # after the last epoch nothing but the weights is kept
-            parts[name].load_state_dict(resume_from[name])
-        result.history = list(resume_from["history"])
+        run.load(resume_from)
         for record in result.history:
             on_epoch(record)
-    stepped = torch.compile(model) if settings.compile else model
+    compiled = torch.compile(model) if settings.compile else model
+    step = partial(train_step, parallel(compiled), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
+                   clip=settings.clip, auxiliary=auxiliary)
 
-    for epoch in range(len(result.history), settings.epochs):
-        record = _train_epoch(stepped, optimizer, average, train, epoch, settings, dtype)
-        if record is None:
-            result.diverged = True
-            return result
-        scores = evaluate(average or stepped, val.epoch(epoch), dtype)
-        record |= {f"val_{key}": value for key, value in scores.items()}
-        if not math.isfinite(record["val_loss"]):
-            result.diverged = True
-            return result
-        result.history.append(record)
-        if average and epoch + 1 == settings.epochs:
-            model.load_state_dict(average.module.state_dict())
-        if checkpoint:
-            kept = parts if epoch + 1 < settings.epochs else {"model": model}
-            save_checkpoint(checkpoint, kept, identity, result.history)
-        on_epoch(record)
+    with DeferredSignals(stop_signals) as stop:
+        for epoch in range(len(result.history), settings.epochs):
+            if drop_path:
+                model.drop_path_probability(drop_path * epoch / settings.epochs)
+            record = _train_epoch(run, step, train, epoch, settings, stop)
+            if record and val is not None:
+                scores = evaluate(average or compiled, val.epoch(epoch), dtype)
+                record |= {f"val_{key}": value for key, value in scores.items()}
+            if not record or not math.isfinite(record.get("val_loss", 0.0)):
+                result.diverged = True
+                return result
+            result.history.append(record)
+            run.finish_epoch(last=epoch + 1 == settings.epochs)
+            on_epoch(record)
     return result
 
 
-def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None, train: Any,
-                 epoch: int, settings: Any, dtype: torch.dtype) -> dict[str, float] | None:
-    """One epoch; its record, or None as soon as the loss is seen not to be finite."""
-    set_seed(settings.seed * 100_003 + epoch)  # dropout depends on seed and epoch alone, hence not on stops
-    model.train()
-    start, steps, total, correct = time.perf_counter(), len(train), 0.0, 0
-    bar = tqdm(train.epoch(epoch), f"epoch {epoch + 1}/{settings.epochs}", steps, leave=False, disable=None, delay=2)
-    for step, (x, y) in enumerate(bar):
-        lr = settings.lr * schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
-        loss, hits = train_step(model, optimizer, x, y, lr=lr, dtype=dtype, label_smoothing=settings.label_smoothing,
-                                clip=settings.clip)
-        if average:
-            average.update_parameters(model)
-        total, correct = total + loss, correct + hits
-        if (step + 1) % LOG_INTERVAL == 0 or step + 1 == steps:
-            mean_loss = float(total) / (step + 1)
+@dataclass
+class _Run:
+    """A training under way: what a checkpoint keeps of it, and when."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    history: list[dict[str, float]]
+    identity: dict[str, Any]
+    checkpoint: Path | None
+    interval: float  # seconds between checkpoints within an epoch
+
+    def __post_init__(self) -> None:
+        self.saved_at = time.monotonic()
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        self.steps, self.seconds = 0, 0.0  # of the epoch under way
+        self.sums = torch.zeros(2, dtype=torch.float64, device=next(self.model.parameters()).device)
+        # over these steps: loss and correct predictions
+
+    def load(self, saved: dict[str, Any]) -> None:
+        for name in self.parts().keys() & saved.keys():  # after the last epoch nothing but the weights is kept
+            self.parts()[name].load_state_dict(saved[name])
+        self.history[:] = saved["history"]
+        for name, value in saved.get("within_epoch", {}).items():
+            setattr(self, name, value)
+
+    def parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer, **({"average": self.average} if self.average else {})}
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved_at > self.interval
+
+    def save(self, last: bool = False) -> None:
+        """Process 0 writes for all."""
+        self.saved_at = time.monotonic()
+        if self.checkpoint and rank() == 0:
+            within = {"steps": self.steps, "seconds": self.seconds, "sums": self.sums} if self.steps else None
+            parts = {"model": self.model} if last else self.parts()
+            save_checkpoint(self.checkpoint, parts, self.identity, self.history, within)
+
+    def finish_epoch(self, last: bool) -> None:
+        if last and self.average:
+            self.model.load_state_dict(self.average.module.state_dict())
+        self.start_epoch()
+        self.save(last)
+
+
+def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: Any, epoch: int, settings: Any,
+                 stop: DeferredSignals) -> dict[str, float] | None:
+    """What is left of an epoch; its record, or None as soon as the loss is seen not to be finite."""
+    run.model.train()
+    start, steps = time.perf_counter() - run.seconds, len(train)
+    # A loader must know how to begin within an epoch only where a run does.
+    batches = train.epoch(epoch, run.steps) if run.steps else train.epoch(epoch)
+    bar = tqdm(batches, f"epoch {epoch + 1}/{settings.epochs}", steps, initial=run.steps, leave=False, delay=2,
+               disable=None if rank() == 0 else True)
+
+    def rate(step: int) -> float:
+        return settings.lr * schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
+
+    for x, y in bar:
+        _seed_step(settings.seed, epoch, run.steps)
+        run.sums += torch.stack(step(x, y, lr=rate(run.steps)))
+        if run.average:
+            run.average.update_parameters(run.model)
+        run.steps, run.seconds = run.steps + 1, time.perf_counter() - start
+        if run.steps % LOG_INTERVAL == 0 or run.steps == steps:
+            mean_loss = float(summed(run.sums)[0]) / (run.steps * size())
             bar.set_postfix(loss=f"{mean_loss:.3f}")
             if not math.isfinite(mean_loss):
                 return None
+        if run.due() or (stop and rank() == 0):
+            run.save()
+            if stop:
+                stop.act()
+    loss, correct = summed(run.sums).tolist()
     seconds = time.perf_counter() - start
-    return {"epoch": epoch + 1, "lr": lr, "train_loss": mean_loss, "train_accuracy": float(correct) / train.images,
-            "seconds": seconds, "images_per_second": train.images / seconds}
-
-
-# ---- checkpoints
-
-
-def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
-                    history: list[dict[str, float]]) -> None:
-    """Write the states of `parts` (whatever has a state_dict), atomically; OSError if the disk is full."""
-    state = {name: part.state_dict() for name, part in parts.items()}
-    try:
-        with atomic_write(path, "wb") as file:
-            torch.save({"format": CHECKPOINT_FORMAT, "identity": identity, "history": history, **state}, file)
-    except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
-        raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
-
-
-def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, with its tensors on `device`, for `fit` to resume from.
-
-    Raises ValueError with one line if there is no checkpoint, if it is broken, or if it is of another run.
-    """
-    if not path.exists():
-        raise ValueError(f"resume: there is no checkpoint {path}")
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        version, theirs = saved["format"], saved["identity"]
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
-        raise ValueError(f"{path}: not a whole checkpoint ({reason}); delete it to start anew") from None
-    if version != CHECKPOINT_FORMAT:
-        raise ValueError(f"{path}: format {version}, this version reads {CHECKPOINT_FORMAT}; delete it to start anew")
-    for key in sorted(identity.keys() | theirs.keys()):
-        if identity.get(key) != theirs.get(key):
-            raise ValueError(f"{path}: its run had {key} = {theirs.get(key)!r}, this one has {identity.get(key)!r}; "
-                             f"a run goes on with the settings it began with")
-    return saved
+    return {"epoch": epoch + 1, "lr": rate(steps - 1), "train_loss": loss / (steps * size()),
+            "train_accuracy": correct / train.images, "seconds": seconds, "images_per_second": train.images / seconds}

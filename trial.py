@@ -6,7 +6,7 @@ Every script also runs without NNI; then nothing is asked or reported, and the r
 import os
 import statistics
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,8 @@ from config import TrainingConfig, identity
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     import torch
 
-    from data import Loaders, Pictures
+    from data import Batches, Loaders, Pictures
+    from training import FitResult
 
 
 def ask() -> dict[str, Any]:
@@ -56,16 +57,20 @@ def report(metric: float, facts: Mapping[str, float], ran: Mapping[str, Any]) ->
 
 
 def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", config: TrainingConfig, path: Path,
-          stage: str, tuner: Mapping[str, Any], facts: Mapping[str, float] | None = None,
-          architecture: Mapping[str, str] | None = None) -> float:
-    """Train `model` in the run folder `path`, report to NNI, write result.json; returns the final metric.
+          stage: str, tuner: Mapping[str, Any], network: Mapping[str, Any], facts: Mapping[str, float] | None = None,
+          architecture: Mapping[str, Any] | None = None, test: "Batches | None" = None, **how: Any) -> float:
+    """Train `model` in the run folder `path`, report to NNI, write model.pt and result.json; returns the final metric.
 
-    `facts` about the network, numbers, go into result.json and, with its speed, into the final report. `architecture`
-    is what made the network, where that is not a setting. A trial that NNI repeats in the folder of its first, stopped
-    attempt goes on from that attempt's checkpoint.
+    `network` describes it for model.pt. `facts` about it, numbers, go into result.json and, with its speed, into the
+    final report. `architecture` is what made it, where that is not a setting. `test` is read once, at the end; `how`
+    goes to `training.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
+    attempt's checkpoint.
     """
+    from checkpoints import load_checkpoint
+    from distributed import rank
+    from model_file import save_model
     from run_folder import RunFolder
-    from training import fit, load_checkpoint
+    from training import fit
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
     device = next(model.parameters()).device
@@ -73,28 +78,65 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     computes = {**identity(config), **architecture, "data_checksum": pictures.checksum}
     resume = config.resume or (under_nni() and checkpoint.exists())
     resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
-    folder = RunFolder(path, config)
+    folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
+    for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
+        torn.unlink()
 
     def on_epoch(record: dict[str, float]) -> None:
-        folder.epoch(record)
-        report_epoch(record["val_accuracy"])
-        print("epoch {epoch:3d}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  "
-              "validation {val_accuracy:.2%}  {images_per_second:.0f} images/s".format(**record), flush=True)
+        if folder:
+            folder.epoch(record)
+            report_epoch(record.get("val_accuracy", record["train_accuracy"]))
+            print(_line(record), flush=True)
 
     result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
-                 on_epoch=on_epoch)
+                 on_epoch=on_epoch, **how)
     if facts:
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
-    folder.finish({
-        "stage": stage, "metric": "validation accuracy after the last epoch", "value": result.metric,
-        "diverged": result.diverged, "last": result.last, "best": result.best,
-        "parameters": sum(p.numel() for p in model.parameters()), **facts,
-        **({"architecture": architecture} if architecture else {}),
-        "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
-                 "train_images": len(loaders.train.index), "val_images": len(loaders.val.index)},
-    }, device)
-    ran = {**asdict(config), **architecture}
-    report(result.metric, facts, {key: ran[key] for key in tuner})
-    print(f"{'diverged' if result.diverged else 'done'}: validation accuracy {result.metric:.2%}, {path}")
+    tested = _test(model, test, pictures.classes, config.precision) if test and not result.diverged else {}
+    if folder:
+        outcome = {
+            **_outcome(model, result, loaders, pictures), "stage": stage, **facts,
+            **({"architecture": architecture} if architecture else {}), **({"test": tested} if tested else {})}
+        if not result.diverged:
+            save_model(path / "model.pt", model, network, loaders.train.normalization, pictures.classes,
+                       {**outcome, "config": asdict(config), "commit": folder.commit})
+        folder.finish(outcome, device)
+        ran = {**asdict(config), **architecture}
+        told = {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}
+        report(result.metric, told, {key: ran[key] for key in tuner})
+        kind = "validation" if loaders.val else "training"
+        test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
+        print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
     return result.metric
+
+
+def _line(record: Mapping[str, float]) -> str:
+    """An epoch's figures for people."""
+    validation = "validation {val_accuracy:.2%}  " if "val_accuracy" in record else ""
+    return ("epoch {epoch:3d}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  " + validation
+            + "{images_per_second:.0f} images/s").format(**record)
+
+
+def _outcome(model: "torch.nn.Module", result: "FitResult", loaders: "Loaders", pictures: "Pictures") -> dict[str, Any]:
+    """What a training came to, for result.json. An auxiliary head is not counted: it is no part of what is exported."""
+    return {
+        "metric": f"{'validation' if loaders.val else 'training'} accuracy after the last epoch",
+        "value": result.metric, "diverged": result.diverged, "last": result.last, "best": result.best,
+        "parameters": sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary.")),
+        "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
+                 "train_images": len(loaders.train.index), "val_images": len(loaders.val.index) if loaders.val else 0}}
+
+
+def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], precision: str) -> dict[str, Any]:
+    """The only look at the test images: accuracy, that of each class, and how often which was taken for which."""
+    import torch
+
+    from training import evaluate, pick_dtype
+
+    device = next(model.parameters()).device
+    confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)  # (true, predicted)
+    scores = evaluate(model, test.epoch(0), pick_dtype(precision, device, model), confusion)
+    recall = confusion.diagonal().double() / confusion.sum(1)
+    return {**scores, "images": len(test.index), "class_accuracy": dict(zip(classes, recall.tolist(), strict=True)),
+            "confusion": confusion.tolist()}

@@ -110,7 +110,11 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
     with torch.no_grad():
         logits = model.double()(images.permute(0, 3, 1, 2))
     labels = torch.from_numpy(pictures.test_labels)
+    confusion = [[int(((labels == true) & (logits.argmax(1) == said)).sum()) for said in range(10)]
+                 for true in range(10)]
+    recall = [row[true] / sum(row) for true, row in enumerate(confusion)]
     assert result["test"] == {
+        "confusion": confusion, "class_accuracy": pytest.approx(dict(zip("0123456789", recall, strict=True))),
         "accuracy": pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1 / len(labels)),
         "loss": pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-3),
         "images": len(labels)}

@@ -221,7 +221,7 @@ def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
     batch = augmentation(words(torch.from_numpy(images)), index, draws, normalization.fill)
     fill = np.array([0.1, 0.5, 0.9]) * 255
     for i in range(16):
-        drawn = [int(draw[i]) for draw in draws]
+        drawn = [int(draw[i]) for draw in draws[:5]]
         expected = plain_augmentation(images[index[i], :, :, :3], *drawn, cutout, fill.round())
         assert np.array_equal(channels(batch)[i].numpy(), expected)
     x = normalization(batch)
@@ -232,12 +232,12 @@ def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
 
 def test_draws_are_independent_and_uniform():
     draws = Augmentation(4, True, 8).draw(20_000, torch.Generator().manual_seed(0))
-    for draw, low, high in zip(draws, (-4, -4, 0, 0, 0), (4, 4, 1, 31, 31), strict=True):
+    for draw, low, high in zip(draws[:5], (-4, -4, 0, 0, 0), (4, 4, 1, 31, 31), strict=True):
         counts = torch.bincount(draw.long() - low, minlength=high - low + 1)
         share = 1 / (high - low + 1)
         assert len(counts) == high - low + 1
         assert (counts / 20_000 - share).abs().max() < 5 * (share / 20_000) ** 0.5
-    assert torch.corrcoef(torch.stack([draw.double() for draw in draws])).fill_diagonal_(0).abs().max() < 0.04
+    assert torch.corrcoef(torch.stack([draw.double() for draw in draws[:5]])).fill_diagonal_(0).abs().max() < 0.04
 
 
 def test_statistics_are_those_of_the_training_split(digits_dir):

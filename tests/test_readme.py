@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from PIL import Image
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line.partition("    #")[0].strip() for block in BLOCKS for line in block.splitlines()]
 IN_TABLES = re.findall(r"\| `(python .*?)` \|", README)
 TINY = "--data digits --train-size 64 --val-size 32 --batch-size 32 --epochs 1"
+SMALL = "--channels 4 --layers 3"
 NOT_EXECUTED = {  # and why
     ". .venv/bin/activate": "the tests run in that environment already",
     "make test": "it is what runs this test",
@@ -32,8 +34,19 @@ def less(command: str, site: dict) -> str:
     if command.startswith("python classic_nas_trial.py") and "--write" not in command:
         command = command.replace("runs/classic_nas/best.json", str(site["arch"]))
         return f"{command} {tiny} --runs-dir {site['folder']}/runs"
+    if command.startswith("python darts_search.py"):
+        return f"{command} {tiny} {SMALL} --runs-dir {site['folder']}/runs"
+    if command.startswith("python retrain.py"):
+        genotype = re.sub(r"runs/\S+/genotype.json", "random:3", command)
+        return f"{genotype} {tiny.replace('--val-size 32', '')} {SMALL} --runs-dir {site['folder']}/runs"
+    if command.startswith("python predict.py"):
+        command = command.replace("my_pictures/test", str(site["pictures"]))
+        return re.sub(r"runs/\S+/model.pt", f"{site['folder']}/runs/hpo/mine/model.pt", command)  # of a command above
     if command.startswith("python experiment.py run config_classic_nas"):
         return f"{command} {few.replace('hpo_trial', 'classic_nas_trial')} --out {site['folder']}/out"
+    if command.startswith("python experiment.py run config_darts"):
+        search = f"python darts_search.py {tiny} {SMALL} --choice-epochs 1 --choice-channels 4 --choice-layers 3"
+        return f"{command} --set maxTrialNumber=1 --set 'trialCommand={search}' --out {site['folder']}/out"
     if command.startswith("python experiment.py run"):
         return f"{command} {few} --out {site['folder']}/out"
     if command.startswith("python experiment.py results"):
@@ -56,9 +69,12 @@ def site(tmp_path_factory, digits_dir):
     (folder / "tiny.yml").write_text(yaml.safe_dump(config))
     space = json.loads((ROOT / "search_space_classic_nas.json").read_text())
     (folder / "arch.json").write_text(json.dumps({label: spec["_value"][-1] for label, spec in space.items()}))
+    (folder / "pictures").mkdir()
+    for level in (0, 255):
+        Image.new("RGB", (20, 10), (level, 99, 0)).save(folder / f"pictures/{level}.png")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as an activated environment has it
     site = {"folder": folder, "data_dir": digits_dir, "config": folder / "tiny.yml", "port": 18080,
-            "arch": folder / "arch.json",
+            "arch": folder / "arch.json", "pictures": folder / "pictures",
             "environment": {**os.environ, "HOME": str(folder / "home"), "PATH": path, "OMP_NUM_THREADS": "1"}}
     yield site
     registry = folder / "home/nni-experiments/.experiment"

@@ -1,7 +1,9 @@
 """Training: optimizers, schedule, one step against the textbook, bitwise repeat and resume, divergence."""
 
 import math
+import os
 import shutil
+import signal
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,12 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import stopping
+from checkpoints import load_checkpoint
+from stopping import DeferredSignals
 from training import (
     OPTIMIZERS,
     build_optimizer,
     evaluate,
     fit,
-    load_checkpoint,
     pick_device,
     pick_dtype,
     schedule,
@@ -120,6 +124,72 @@ def test_evaluation_equals_the_plain_mean(tiny_batches):
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == val.y).float().mean().item())
 
 
+class TwoHeads(nn.Module):
+    """A pair of logits in training, as a DARTS network with its auxiliary head, and a record of drop path's rates."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.first, self.second = network(dropout=0)[:-1], nn.Linear(8, 4), nn.Linear(8, 4)
+        self.rates = []
+
+    def forward(self, x):
+        x = self.trunk(x)
+        return (self.first(x), self.second(x)) if self.training else self.first(x)
+
+    def drop_path_probability(self, p):
+        self.rates.append(p)
+
+
+@pytest.mark.parametrize("auxiliary", [0.4, 0.0])
+def test_the_auxiliary_loss_is_weighed_and_added(tiny_batches, auxiliary):
+    x, y = next(tiny_batches[0].epoch(0))
+    ours, theirs = TwoHeads(), TwoHeads()
+    theirs.load_state_dict(ours.state_dict())
+    loss, hits = train_step(ours, torch.optim.SGD(ours.parameters(), 0.1), x, y, lr=0.1, dtype=torch.float32,
+                            label_smoothing=0.1, clip=0, auxiliary=auxiliary)
+    main, extra = theirs(x)
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    expected = criterion(main, y) + auxiliary * criterion(extra, y)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6) and hits == (main.argmax(1) == y).sum()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(p, q - 0.1 * q.grad, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(ours.first.weight, theirs.first.weight)
+    assert torch.equal(ours.second.weight, theirs.second.weight) == (auxiliary == 0)
+
+
+def test_drop_path_rises_linearly_and_a_resumed_run_knows_where(tiny_batches, tmp_path):
+    whole, resumed, settings = TwoHeads(), TwoHeads(), Settings(epochs=4)
+    stopped = FromAnyStep(tiny_batches[0], KeyboardInterrupt(), 9)
+    fit(whole, *tiny_batches, settings, identity={}, auxiliary=0.4, drop_path=0.2)
+    assert whole.rates == pytest.approx([0, 0.05, 0.1, 0.15])
+    with pytest.raises(KeyboardInterrupt):
+        fit(TwoHeads(), stopped, tiny_batches[1], settings, identity={}, auxiliary=0.4, drop_path=0.2,
+            checkpoint=tmp_path / "c.pt", checkpoint_minutes=0)
+    saved = load_checkpoint(tmp_path / "c.pt", {}, torch.device("cpu"))
+    fit(resumed, FromAnyStep(tiny_batches[0]), tiny_batches[1], settings, identity={}, auxiliary=0.4, drop_path=0.2,
+        resume_from=saved)
+    assert resumed.rates == pytest.approx([0.1, 0.15])
+
+
+def test_the_confusion_is_counted(tiny_batches):
+    model, (_, val) = network(), tiny_batches
+    confusion = torch.zeros(4, 4, dtype=torch.int64)
+    scores = evaluate(model, val.epoch(0), torch.float32, confusion)
+    predicted = model.eval()(val.x).argmax(1)
+    expected = [[sum(1 for y, p in zip(val.y, predicted, strict=True) if (y, p) == (row, column))
+                 for column in range(4)] for row in range(4)]
+    assert confusion.tolist() == expected
+    assert scores["accuracy"] == confusion.diagonal().sum() / 32
+    assert scores == evaluate(model, val.epoch(0), torch.float32)
+
+
+def test_training_without_validation(tiny_batches):
+    result = fit(network(), tiny_batches[0], None, Settings(epochs=2), identity={})
+    assert result.best is None and result.metric == result.last["train_accuracy"] and len(result.history) == 2
+    assert not any(key.startswith("val") for key in result.last)
+
+
 def test_training_learns_and_bf16_comes_close(tiny_batches):
     accuracy = {}
     for precision in ("fp32", "bf16"):
@@ -164,6 +234,126 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
                  on_epoch=lambda record: seen.append(record["epoch"]))
     assert same(whole, resumed) and seen == [1, 2, 3, 4]
     assert [r["train_loss"] for r in result.history] == [r["train_loss"] for r in expected.history]
+
+
+class FromAnyStep:
+    """A loader that can begin within an epoch, and that can raise `error` before one of its batches is handed out."""
+
+    def __init__(self, loader, error=None, at=None):
+        self.loader, self.images, self.error, self.at, self.handed = loader, loader.images, error, at, 0
+
+    def __len__(self):
+        return len(self.loader)
+
+    def epoch(self, epoch, start=0):
+        for batch in list(self.loader.epoch(epoch))[start:]:
+            if self.handed == self.at:
+                raise self.error
+            self.handed += 1
+            yield batch
+
+
+def without_times(history):
+    return [{key: value for key, value in record.items() if "second" not in key} for record in history]
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize(("optimizer", "ema"), [("SGD", 0.9), ("Adam", 0.0)])
+def test_stop_and_resume_at_any_step_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, ema, at):
+    """4 steps an epoch, 3 epochs, a checkpoint at each step; with dropout, running sums and averaged weights."""
+    (train, val), settings = tiny_batches, Settings(optimizer=optimizer, ema=ema, epochs=3)
+    whole, resumed = network(), network(seed=1)
+    expected = fit(whole, train, val, settings, identity={})
+    stopped = FromAnyStep(train, KeyboardInterrupt(), at)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), stopped, val, settings, identity={}, checkpoint=tmp_path / "c.pt", checkpoint_minutes=0)
+    saved = load_checkpoint(tmp_path / "c.pt", {}, torch.device("cpu"))
+    assert ("within_epoch" in saved) == (at % 4 != 0)
+    torch.manual_seed(99)
+    rest = FromAnyStep(train)
+    result = fit(resumed, rest, val, settings, identity={}, resume_from=saved)
+    assert same(whole, resumed) and rest.handed == 12 - at
+    assert without_times(result.history) == without_times(expected.history)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_finish_and_writes_a_checkpoint(tiny_batches, tmp_path, number):
+    """It comes in the last step of the second epoch, before validation."""
+    class Arrived(BaseException):
+        pass
+
+    class Signalled(FromAnyStep):
+        def epoch(self, epoch, start=0):
+            for batch in super().epoch(epoch, start):
+                if self.handed == 8:
+                    os.kill(os.getpid(), number)
+                yield batch
+
+    def arrived(number, frame):
+        raise Arrived
+
+    (train, val), settings, whole, resumed = tiny_batches, Settings(epochs=3), network(), network(seed=1)
+    expected = fit(whole, train, val, settings, identity={})
+    before = signal.signal(number, arrived)
+    try:
+        with pytest.raises(Arrived):
+            fit(network(), Signalled(train), val, settings, identity={}, checkpoint=tmp_path / "c.pt",
+                stop_signals=True)
+        assert signal.getsignal(number) is arrived
+    finally:
+        signal.signal(number, before)
+    saved = load_checkpoint(tmp_path / "c.pt", {}, torch.device("cpu"))
+    assert saved["within_epoch"]["steps"] == 4 and len(saved["history"]) == 1
+    result = fit(resumed, FromAnyStep(train), val, settings, identity={}, resume_from=saved)
+    assert same(whole, resumed) and without_times(result.history) == without_times(expected.history)
+
+
+def test_without_being_asked_signals_are_left_alone(tiny_batches, tmp_path):
+    handlers = []
+    before = signal.getsignal(signal.SIGINT)
+    fit(network(), *tiny_batches, Settings(epochs=1), identity={},
+        on_epoch=lambda record: handlers.append(signal.getsignal(signal.SIGINT)))
+    assert handlers == [before]
+
+
+@pytest.fixture
+def counted():
+    """Signal handlers that count; the old ones are put back."""
+    seen = []
+    before = {number: signal.signal(number, lambda number, frame: seen.append(number)) for number in stopping.SIGNALS}
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_deferred_signals(counted, monkeypatch):
+    """Noted, then given to the handler of before; a second one at once is the same Ctrl-C, a later one acts."""
+    now = [0.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    with DeferredSignals() as stop:
+        assert not stop
+        signal.raise_signal(signal.SIGTERM)
+        assert stop and not counted
+        stop.act()
+        assert not stop and counted == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop and len(counted) == 1
+        now[0] += 2
+        signal.raise_signal(signal.SIGINT)
+        assert counted == [signal.SIGTERM, signal.SIGINT]
+        signal.raise_signal(signal.SIGINT)
+    assert counted == [signal.SIGTERM, signal.SIGINT, signal.SIGINT]  # what was noted acts at the end
+    signal.raise_signal(signal.SIGTERM)
+    assert len(counted) == 4
+
+
+def test_an_ignored_signal_stays_ignored(counted):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for `python ... &` in a shell script
+    with DeferredSignals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert not stop
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN and not counted
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

@@ -1,0 +1,46 @@
+"""Checkpoints: what a run needs to go on, bitwise, after any stop. Written atomically, read without running code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from files import atomic_write
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
+                    history: list[dict[str, float]], within_epoch: dict[str, Any] | None = None) -> None:
+    """Write the states of `parts` (whatever has a state_dict), atomically; OSError if the disk is full."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    if within_epoch:
+        state["within_epoch"] = within_epoch
+    try:
+        with atomic_write(path, "wb") as file:
+            torch.save({"format": FORMAT, "identity": identity, "history": history, **state}, file)
+    except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
+        raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
+
+
+def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, with its tensors on `device`, to resume from.
+
+    Raises ValueError with one line if there is no checkpoint, if it is broken, or if it is of another run.
+    """
+    if not path.exists():
+        raise ValueError(f"resume: there is no checkpoint {path}")
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        version, theirs = saved["format"], saved["identity"]
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise ValueError(f"{path}: not a whole checkpoint ({reason}); delete it to start anew") from None
+    if version != FORMAT:
+        raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; delete it to start anew")
+    for key in sorted(identity.keys() | theirs.keys()):
+        if identity.get(key) != theirs.get(key):
+            raise ValueError(f"{path}: its run had {key} = {theirs.get(key)!r}, this one has {identity.get(key)!r}; "
+                             f"a run goes on with the settings it began with")
+    return saved

@@ -1,0 +1,107 @@
+"""model.pt: a trained network in one file, with all that it takes to use it and no more.
+
+It holds tensors and plain types only: the weights, what network they are of, the normalisation of the pictures, the
+names of the classes, and facts about the training. It is read without NNI and without running code from the file.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from augmentation import Normalization
+from files import atomic_write
+from models import build_model
+from models.darts_genotype import Genotype
+from models.darts_network import DartsNetwork
+
+FORMAT = 1
+KIND = "trained model"  # tells the file from a checkpoint
+
+
+class TrainedModel(NamedTuple):
+    """What `load_model` gives: `model` is in eval mode and channels_last, on the device of `normalization`."""
+
+    model: nn.Module
+    network: dict[str, Any]
+    normalization: Normalization
+    classes: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """The network that a description names, untrained and without auxiliary head; the description is one of
+
+    {"family": "zoo", "name": "resnet18"}, {"family": "classic_nas", "architecture": {label: choice}},
+    {"family": "darts", "genotype": {...}, "channels": 36, "layers": 20, "stem_multiplier": 3}.
+    """
+    family = network.get("family")
+    if family == "zoo":
+        return build_model(network["name"], num_classes)
+    if family == "classic_nas":
+        from models.mobilenet_space import build, check_sample
+
+        check_sample(network["architecture"])
+        return build(network["architecture"], num_classes)
+    if family == "darts":
+        return DartsNetwork(Genotype.from_json(network["genotype"]), 3, network["channels"], num_classes,
+                            network["layers"], network["stem_multiplier"])
+    raise ValueError(f"family = {family!r}: must be one of zoo, classic_nas, darts")
+
+
+def save_model(path: Path, model: nn.Module, network: Mapping[str, Any], normalization: Normalization,
+               classes: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Write `model`, which `network` describes, atomically; an auxiliary head is left out. OSError if the disk is full.
+
+    facts: what is worth knowing about the training, of plain types, under the keys of its result.json.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
+               if not key.startswith("auxiliary.")}
+    content = {"kind": KIND, "format": FORMAT, "network": dict(network), "classes": list(classes),
+               "facts": dict(facts), "mean": normalization.mean.cpu(), "std": normalization.std.cpu(),
+               "weights": weights}
+    try:
+        with atomic_write(path, "wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
+        raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
+
+
+def load_model(path: Path, device: torch.device) -> TrainedModel:
+    """What `save_model` wrote; ValueError with one line if there is no such file, or no whole model in it."""
+    content = _read(Path(path), device)
+    try:
+        model = build_network(content["network"], len(content["classes"]))
+        model.load_state_dict(content["weights"])
+        normalization = Normalization(content["mean"], content["std"])
+        found = TrainedModel(model.to(device, memory_format=torch.channels_last).eval(), content["network"],
+                             normalization, tuple(content["classes"]), content["facts"])
+    except KeyError as error:
+        raise ValueError(f"{path}: not a whole model file ({error.args[0]} is missing)") from None
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: its weights do not fit the network it names ({reason})") from None
+    return found
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """The content of a model file, of the format that this version reads."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; a trained model is wanted, such as the model.pt of a run's folder")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise ValueError(f"{path}: not a whole model file ({reason})") from None
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        checkpoint = isinstance(content, dict) and "identity" in content
+        what = "a checkpoint, made to resume a run" if checkpoint else "something else"
+        raise ValueError(f"{path}: not a model file but {what}; the run's folder has a model.pt once it has finished")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
+    return content

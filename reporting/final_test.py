@@ -1,0 +1,126 @@
+"""What a finished model says about the test pictures: the confusion matrix and its most confident mistakes.
+
+Only of runs that have read the test set themselves, at their end; nothing is chosen by it. Computed once: the result
+lies beside the model file, in final_test.json, and counts as long as that file and the data set are the same.
+"""
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from files import read_json, write_json
+from reporting.findings import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data import Pictures
+
+FILE, SCHEMA = "final_test.json", 1
+MISTAKES = 16  # that are shown
+BATCH = 256
+
+
+class Mistake(NamedTuple):
+    index: int  # of the test picture
+    true: int
+    predicted: int
+    probability: float  # of what was predicted
+    png: str  # base64
+
+
+class FinalTest(NamedTuple):
+    classes: list[str]
+    confusion: list[list[int]]  # (C, C): pictures of class i that were taken for class j
+    mistakes: list[Mistake]  # most confident first
+
+    @property
+    def images(self) -> int:
+        return sum(map(sum, self.confusion))
+
+    @property
+    def correct(self) -> int:
+        return sum(row[i] for i, row in enumerate(self.confusion))
+
+
+def final_test(run: Run, device: str) -> FinalTest:
+    """From the cache, or computed now; ValueError says why it cannot be."""
+    model = run.path / "model.pt"
+    if not model.is_file():
+        raise ValueError("model.pt is missing")
+    key = {"schema": SCHEMA, "model": hashlib.sha256(model.read_bytes()).hexdigest(), "data": run.origin.checksum}
+    if (cached := _cached(run.path / FILE, key)) is not None:
+        return cached
+    found = compute(model, _pictures(run), device)
+    write_json(run.path / FILE, {**key, **found._asdict(), "mistakes": [m._asdict() for m in found.mistakes]})
+    return found
+
+
+def _cached(file: Path, key: dict[str, Any]) -> FinalTest | None:
+    """What was computed of this model and data set; none if it has to be done anew."""
+    try:
+        value = read_json(file)
+        if {name: value[name] for name in key} != key:
+            return None
+        return FinalTest(value["classes"], value["confusion"], [Mistake(**mistake) for mistake in value["mistakes"]])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _pictures(run: Run) -> "Pictures":
+    """The very data set of the run; never downloaded for a report."""
+    from data import load
+
+    name, data_dir = run.origin.data, Path(run.config.get("data_dir", ".data"))
+    if name == "cifar10" and not (data_dir / "cache" / "cifar10").is_dir():
+        raise ValueError(f"cifar10 is not in {data_dir}")
+    pictures = load(name, data_dir)
+    if pictures.checksum != run.origin.checksum:
+        raise ValueError(f"the data set {name} has changed since: its checksum is {pictures.checksum[:12]} now")
+    return pictures
+
+
+def compute(model_file: Path, pictures: "Pictures", device: str) -> FinalTest:
+    import numpy as np
+
+    from model_file import load_model
+    from training import pick_device
+
+    trained = load_model(model_file, pick_device(device))
+    if trained.classes != pictures.classes:
+        raise ValueError(f"its classes, {', '.join(trained.classes)}, are not those of the data set")
+    probabilities = _probabilities(trained, pictures.test_images)  # (N, C)
+    predicted, true = probabilities.argmax(1), np.asarray(pictures.test_labels)
+    confusion = np.zeros((len(pictures.classes),) * 2, int)
+    np.add.at(confusion, (true, predicted), 1)
+    sure = probabilities.max(1)
+    wrong = np.flatnonzero(predicted != true)
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    mistakes = [Mistake(int(i), int(true[i]), int(predicted[i]), float(sure[i]), _png(pictures.test_images[i]))
+                for i in worst]
+    return FinalTest(list(pictures.classes), confusion.tolist(), mistakes)
+
+
+def _probabilities(trained: Any, images: "np.ndarray") -> "np.ndarray":
+    """images (N, 32, 32, 4) uint8 -> (N, C) float32"""
+    import torch
+    from tqdm import tqdm
+
+    from augmentation import words
+
+    device, parts = trained.normalization.mean.device, []
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(images), BATCH), "predictions on the test pictures", disable=None, delay=2):
+            pixels = words(torch.from_numpy(images[start : start + BATCH])).to(device)
+            parts.append(trained.model(trained.normalization(pixels)).float().softmax(1).cpu())
+    return torch.cat(parts).numpy()
+
+
+def _png(image: "np.ndarray") -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, :3].copy()).save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()

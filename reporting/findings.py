@@ -1,0 +1,235 @@
+"""What there is under a runs folder: experiments of NNI (results.csv, best.json) and runs (config.json, metrics.jsonl,
+result.json), grouped by what must be equal to compare two results: the data set, by its checksum, and the versions.
+
+Nothing that is broken raises: it is told in `problems`, and the rest is kept.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from files import read_json
+from guard.results import Results, Trial
+
+DEPTH = 4  # of folders: runs/<stage>/<name>/seed<number>
+OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all
+
+
+class Origin(NamedTuple):
+    """Results of different origins are never compared."""
+
+    data: str
+    checksum: str  # empty while no run has finished that tells it
+    versions: str
+
+    def __str__(self) -> str:
+        known = [f"checksum {self.checksum[:12]}" if self.checksum else "checksum not known yet", self.versions]
+        return f"{Path(self.data).name} ({', '.join(filter(None, known))})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder; `result` is none as long as the run has not finished."""
+
+    path: Path
+    name: str  # below the runs folder, such as retrain/first
+    stage: str
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    result: dict[str, Any] | None
+
+    @property
+    def origin(self) -> Origin:
+        return origin_of(self.result) if self.result else Origin(str(self.config.get("data", "unknown")), "", "")
+
+    @property
+    def epochs(self) -> int:
+        return len(self.metrics) or int(((self.result or {}).get("last") or {}).get("epoch", 0))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An NNI experiment; `best` is its best.json, none if no trial has completed. Trials are as in results.csv."""
+
+    path: Path
+    name: str
+    state: Results
+    names: list[str]  # of the parameters
+    best: dict[str, Any] | None
+
+    @property
+    def origin(self) -> Origin:
+        result = (self.best or {}).get("result")
+        return origin_of(result) if isinstance(result, dict) else Origin("unknown data", "", "")
+
+    @property
+    def done(self) -> list[Trial]:
+        """Trials whose metric counts, best first."""
+        return [trial for trial in self.state.trials if trial.state == "SUCCEEDED" and not trial.mismatch]
+
+
+@dataclass
+class Group:
+    """All that has one origin, newest run first."""
+
+    experiments: list[Experiment] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+
+@dataclass
+class Findings:
+    groups: dict[Origin, Group]
+    problems: list[str]
+
+
+def find(folder: Path) -> Findings:
+    """Everything below `folder`; those groups first that have read the test set, then those with most results."""
+    problems: list[str] = []
+    found = [*_experiments(folder, problems), *_runs(folder, problems)]
+    groups: dict[Origin, Group] = {}
+    named: dict[tuple[str, str], Origin] = {}  # one data set may lie in several places
+    for one in found:
+        origin = named.setdefault((one.origin.checksum or one.origin.data, one.origin.versions), one.origin)
+        group = groups.setdefault(origin, Group())
+        (group.experiments if isinstance(one, Experiment) else group.runs).append(one)
+    for group in groups.values():
+        group.runs.sort(key=lambda run: (-finished(run), run.name))
+
+    def weight(item: tuple[Origin, Group]) -> tuple:
+        origin, group = item
+        tested = any(tests(run) for run in group.runs)
+        return not tested, not origin.checksum, -len(group.experiments) - len(group.runs), origin
+
+    return Findings(dict(sorted(groups.items(), key=weight)), problems)
+
+
+def finished(run: Run) -> float:
+    """When result.json was written, seconds since 1970."""
+    return (run.path / "result.json").stat().st_mtime if run.result else 0.0
+
+
+def tests(run: Run) -> dict[str, Any] | None:
+    """The figures of the test pictures, if the run is one that has read them."""
+    test = (run.result or {}).get("test")
+    return test if isinstance(test, dict) and _number(test.get("accuracy")) is not None else None
+
+
+def origin_of(result: dict[str, Any]) -> Origin:
+    data, versions = result["data"], result.get("versions")
+    text = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else ""
+    return Origin(str(data.get("name", "unknown data")), str(data.get("checksum", "")), text)
+
+
+# ---- runs
+
+
+def _runs(folder: Path, problems: list[str]) -> Iterator[Run]:
+    for path in sorted({file.parent for depth in range(2, DEPTH) for name in ("config.json", "result.json")
+                        for file in folder.glob("/".join(["*"] * depth + [name]))}):
+        name = path.relative_to(folder).as_posix()
+        config = _object(path / "config.json", name, problems) or {}
+        result = _object(path / "result.json", name, problems) if (path / "result.json").exists() else None
+        if result is not None and (lacks := _lacks(result)):
+            problems.append(f"`{name}/result.json`: {lacks} is missing; not shown")
+            continue
+        if result is None and not (path / "result.json").exists():
+            problems.append(f"`{name}`: no result.json: the run goes on, or was broken off")
+        metrics = _lines(path / "metrics.jsonl", name, problems)
+        if result or metrics or config:
+            stage = str((result or {}).get("stage") or name.split("/")[0])
+            yield Run(path, name, stage, (result or {}).get("config") or config, metrics, result)
+
+
+def _lacks(result: dict[str, Any]) -> str | None:
+    return next((key for key in OBJECTS if not isinstance(result.get(key), dict)), None)
+
+
+def _object(file: Path, name: str, problems: list[str]) -> dict[str, Any] | None:
+    """A JSON object, or none and a problem."""
+    try:
+        value = read_json(file)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, OSError) as error:
+        problems.append(f"`{name}/{file.name}`: {str(error).removeprefix(f'{file}: ')}")
+        return None
+    return value
+
+
+def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
+    """One record an epoch, up to the first broken line."""
+    records: list[dict[str, Any]] = []
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+                raise ValueError("no epoch")
+            records.append(record)
+    except FileNotFoundError:
+        pass  # no epoch has ended yet, or a summary of several seeds
+    except (ValueError, OSError) as error:
+        problems.append(f"`{name}/{file.name}`: broken after {len(records)} epochs ({error}); the rest is not shown")
+    return records
+
+
+# ---- experiments
+
+
+def _experiments(folder: Path, problems: list[str]) -> Iterator[Experiment]:
+    for path in sorted({file.parent for name in ("results.csv", "best.json") for file in folder.glob(f"*/{name}")}):
+        best = _object(path / "best.json", path.name, problems)
+        if best and not (isinstance(told := best.get("result"), dict) and _lacks(told) is None):
+            problems.append(f"`{path.name}/best.json`: no whole result of its best trial; its data set is unknown")
+            best = {**best, "result": None}
+        try:
+            names, trials = read_trials(path / "results.csv")
+        except (ValueError, OSError, KeyError) as error:
+            problems.append(f"`{path.name}/results.csv`: cannot be read ({error})")
+            continue
+        if best and not any(trial.id == best.get("trial") for trial in trials):
+            problems.append(f"`{path.name}`: best.json and results.csv are of different experiments; best.json is left "
+                            "out")
+            best = None
+        told = best or {}
+        state = Results(str(told.get("experiment", "")), str(told.get("stage", path.name)), {}, trials)
+        yield Experiment(path, path.name, state, names, best)
+
+
+def read_trials(file: Path) -> tuple[list[str], list[Trial]]:
+    """Parameter names and trials, in the order of results.csv, as guard/results_view.py writes it."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        header = reader.fieldnames or []
+        if missing := [key for key in ("trial", "state", "metric") if key not in header]:
+            raise ValueError(f"no column {missing[0]}")
+        names = [key.removeprefix("run.") for key in header if key.startswith("run.")]
+        return names, [_trial(row, names) for row in reader if None not in row.values()]
+
+
+def _trial(row: dict[str, str], names: list[str]) -> Trial:
+    parameters = {name: _value(row[f"run.{name}"]) for name in names if row[f"run.{name}"] != ""}
+    metric, seconds = _number(_value(row["metric"])), _number(_value(row.get("seconds", "")))
+    state = "NOT FINITE" if row["state"] == "SUCCEEDED" and metric is None else row["state"]
+    return Trial(row["trial"], state=state, parameters=parameters or None, value=metric, seconds=seconds,
+                 note=row.get("note", ""), mismatch=row.get("mismatch") == "True")
+
+
+def _value(text: str) -> Any:
+    """A number where it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None

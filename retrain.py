@@ -1,0 +1,147 @@
+"""Stage 3, the second half: train the network of a genotype from scratch, by a recipe, and test it once.
+
+    python retrain.py --genotype DARTS_V2 --data cifar10                    the standard recipe, 600 epochs
+    python retrain.py --genotype runs/darts_search/NAME/genotype.json --recipe long --seed 1
+    python retrain.py --genotype DARTS_V2 --epochs 50                       all of its schedules, shorter
+    python retrain.py --model resnet18                                      a network of the zoo by the same recipe
+    python retrain.py --genotype DARTS_V2 --resume                          after a stop: bitwise as without one
+    torchrun --nproc-per-node 4 retrain.py --genotype DARTS_V2              on four GPUs
+
+The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
+then are the test images read. `--no-all-data` sets images aside and validates each epoch. Two things differ from the
+published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training.py). The long
+recipe averages the weights over about 0.7 per cent of the training. Without validation NNI gets the training
+accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
+
+SIGTERM and Ctrl-C let the running step finish and write a checkpoint. Exit code 1: out of GPU memory.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trial
+from config import RetrainConfig, command_line, merge, run_script
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from models.darts_genotype import Genotype
+
+RECIPES: dict[str, dict[str, Any]] = {"standard": {}, "long": {"epochs": 1500, "augment": "autoaugment"}}
+FORGOTTEN = 0.15  # epochs of an average's (1 - decay) summed up: 0.9999 for 1500 epochs, less for fewer
+STEM_MULTIPLIER = 3  # of the published networks
+
+
+def main(argv: list[str] | None = None) -> int:
+    tuner = trial.ask()
+    return run_script(lambda: run(argv, tuner))
+
+
+def run(argv: list[str] | None, tuner: dict[str, Any]) -> int:
+    import torch  # slow to import, as is what stands on it
+
+    from distributed import joined
+    from training import pick_device
+
+    config = settings(command_line(RetrainConfig, argv, __doc__.splitlines()[0]), tuner)
+    try:
+        with joined(pick_device(config.device)) as device:
+            train(config, device, tuner)
+    except torch.cuda.OutOfMemoryError:
+        print(f"error: out of GPU memory with batch_size = {config.batch_size}; --batch-size "
+              f"{max(config.batch_size // 2, 2)} takes about half of it", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:
+    from data import final_batches, load, training_batches
+    from distributed import share, size, synchronized
+    from training import set_seed
+
+    if size() > 1 and trial.under_nni():
+        raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")
+    name, genotype = target(config)
+    pictures = load(config.data, config.data_dir)
+    loaders = training_batches(
+        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
+        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,
+        augment=config.augment, all_data=config.all_data, share=share(config.batch_size))
+    if config.batch_size > len(loaders.train.index):
+        raise ValueError(f"batch_size = {config.batch_size}: more than the {len(loaders.train.index)} training images")
+
+    set_seed(config.seed)
+    model, network = build(config, genotype, len(pictures.classes))
+
+    path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
+    trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
+                architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
+                test=final_batches(pictures, loaders.train.normalization, config.batch_size),
+                auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True,
+                checkpoint_minutes=config.checkpoint_minutes)
+
+
+# ---- settings
+
+
+def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
+    """Default < recipe < `given`, the command line < `tuner`."""
+    from models import MODELS
+    from training import OPTIMIZERS
+
+    chosen = {**given, **tuner}
+    recipe = chosen.get("recipe", RetrainConfig.recipe)
+    if recipe not in tuple(RECIPES):
+        raise ValueError(f"recipe = {recipe!r}: must be one of {', '.join(RECIPES)}")
+    plain = {"auxiliary": 0.0, "drop_path": 0.0} if chosen.get("model") else {}
+    config = merge(RetrainConfig, {**RECIPES[recipe], **plain, **given}, tuner, model=["", *MODELS],
+                   optimizer=OPTIMIZERS)
+    if recipe == "long" and "ema" not in chosen:
+        config = dataclasses.replace(config, ema=max(1 - FORGOTTEN / config.epochs, 0.0))
+    _check_together(config)
+    return config
+
+
+def _check_together(config: RetrainConfig) -> None:
+    if bool(config.genotype) == bool(config.model):
+        raise ValueError("give either --genotype NAME_OR_FILE or --model NAME")
+    if config.all_data and config.val_size:
+        raise ValueError(f"val_size = {config.val_size}: all_data leaves none for validation; add --no-all-data")
+    for key in ("auxiliary", "drop_path"):
+        if config.model and getattr(config, key):
+            raise ValueError(f"{key} = {getattr(config, key)}: networks of the zoo have none")
+
+
+# ---- the network
+
+
+def target(config: RetrainConfig) -> tuple[str, "Genotype | None"]:
+    """A name for the run, and the genotype, if it is not a network of the zoo that is trained."""
+    from models.darts_genotype import load_genotype
+
+    if config.model:
+        return config.model, None
+    file = Path(config.genotype)
+    name = file.parent.name if file.name == "genotype.json" and file.parent.name else file.stem
+    return name.replace(":", "-"), load_genotype(config.genotype)
+
+
+def build(config: RetrainConfig, genotype: "Genotype | None", classes: int) -> tuple["nn.Module", dict[str, Any]]:
+    """The network, and its description for model.pt."""
+    from model_file import build_network
+    from models.darts_network import DartsNetwork
+
+    if genotype is None:
+        network = {"family": "zoo", "name": config.model}
+        return build_network(network, classes), network
+    network = {"family": "darts", "genotype": genotype.to_json(), "channels": config.channels, "layers": config.layers,
+               "stem_multiplier": STEM_MULTIPLIER}
+    return DartsNetwork(genotype, 3, config.channels, classes, config.layers, STEM_MULTIPLIER,
+                        auxiliary=config.auxiliary > 0), network
+
+
+if __name__ == "__main__":
+    sys.exit(main())

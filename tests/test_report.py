@@ -1,0 +1,392 @@
+"""report.py: what it finds, what it says, and that the page stands alone."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from small_models import CLASSES, GENOTYPE, write
+
+import report
+from data import Pictures
+from guard.results import Results, Trial
+from guard.results_view import write_best, write_csv
+from models.darts_genotype import EDGES, OPERATIONS, Genotype
+from models.mobilenet_space import BASELINE, count_parameters
+from reporting import final_test as final
+from reporting.findings import find, read_trials
+from reporting.plots import Scale
+from reporting.sections import chosen
+from reporting.stages import plain_mobilenet
+
+CHROMIUM = shutil.which("chromium")
+VERSIONS = {"python": "3.11", "torch": "2.11"}
+
+
+def result(stage="hpo", value=0.5, checksum="a" * 64, data="toy", versions=VERSIONS, val_accuracy=None, **more):
+    last = {"epoch": 2, "val_loss": 1.5, "val_accuracy": value if val_accuracy is None else val_accuracy}
+    config = {"model": "vgg", "epochs": 2, "seed": 7, "optimizer": "Adam", "lr": 0.01, "data_dir": "nowhere"}
+    return {"schema": 1, "stage": stage, "metric": "validation accuracy after the last epoch", "value": value,
+            "diverged": False, "last": last, "best": last, "parameters": 1_234_567, "config": config,
+            "commit": "abc123", "data": {"name": data, "checksum": checksum, "classes": 5, "train_images": 80,
+                                         "val_images": 20},
+            "versions": versions, "hardware": "a toy", "wall_seconds": 61.5, "finished": "2026-01-01T00:00:00", **more}
+
+
+def write_run(folder, name, told=None, epochs=2, **record):
+    """A run's folder; without `told` it has not finished."""
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps((told or {}).get("config") or {"data": "toy", "epochs": 9, "seed": 7}))
+    lines = [{"epoch": i + 1, "train_loss": 2.0 - i, "train_accuracy": 0.1 * i, "val_loss": 2.0, "val_accuracy": 0.2,
+              **record} for i in range(epochs)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if told:
+        (path / "result.json").write_text(json.dumps(told))
+    return path
+
+
+def write_experiment(folder, trials, name="hpo", **told):
+    """results.csv and best.json, by the functions that experiment.py calls; the best is the first of `trials`."""
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    trials[0].folder = folder / f"{name}-trial"
+    trials[0].folder.mkdir()
+    (trials[0].folder / "result.json").write_text(json.dumps(result(name, trials[0].value, **told)))
+    state = Results("abcd", name, {}, trials)
+    write_csv(state, path / "results.csv")
+    assert write_best(state, path / "best.json")
+    shutil.rmtree(trials[0].folder)
+    return state
+
+
+def hpo_trials(n=6):
+    rng = np.random.default_rng(0)
+    return [Trial(f"t{i:03}", i, "SUCCEEDED",
+                  {"lr": float(10 ** rng.uniform(-4, -1)), "model": ["vgg", "dpn92"][i % 2]},
+                  round(0.9 - i / 1000, 4), [0.5], 0.0, 12.5) for i in range(n)]
+
+
+def search_metrics():
+    row = [1 / len(OPERATIONS)] * len(OPERATIONS)
+    return {"strengths": {kind: [row] * len(EDGES) for kind in ("normal", "reduction")}, "entropy": 1.0, "skips": 0,
+            "genotype": GENOTYPE}
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A bit of everything, all of one data set."""
+    runs = tmp_path / "runs"
+    write_experiment(runs, hpo_trials())
+    nas = [Trial(f"n{i}", i, "SUCCEEDED", {**BASELINE, "block01_op": operation}, 0.7 - i / 10, [0.5], 0.0, 5.0)
+           for i, operation in enumerate(("dw5", "dw3"))]
+    write_experiment(runs, nas, "classic_nas", architecture=nas[0].parameters)
+    write_run(runs, "darts_search/first", result("darts_search", 0.4, genotype=GENOTYPE), **search_metrics())
+    test = {"accuracy": 0.75, "loss": 0.9, "confusion": [[3, 1], [1, 3]],
+            "class_accuracy": {"ant": 0.75, "<bee>": 0.75}}
+    write_run(runs, "retrain/first", result("retrain", 0.8, test=test,
+                                            architecture={kind: GENOTYPE[kind] for kind in ("normal", "reduction")}))
+    return runs
+
+
+def build(runs, *more):
+    assert report.main(["--runs", str(runs), *more]) == 0
+    return (runs / "report.html").read_text(), (runs / "report.md").read_text()
+
+
+class Links(HTMLParser):
+    """Everything that a browser would load or run."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.loaded, self.tags, self.alts = [], set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.add(tag)
+        self.loaded += [attrs[key] for key in ("src", "href", "srcset") if key in attrs]
+        if tag == "img":
+            self.alts.append(attrs["alt"])
+
+
+# ---- what there is
+
+
+def test_trials_come_back_as_experiment_wrote_them(tmp_path):
+    trials = [*hpo_trials(2), Trial("bad", 2, "SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, mismatch=True, note="x"),
+              Trial("ill", 3, "NOT FINITE", None, float("nan")),
+              Trial("new", 4, "RUNNING", {"lr": 1.0, "model": "vgg"})]
+    write_csv(Results("e", "hpo", {}, trials), tmp_path / "results.csv")
+    names, back = read_trials(tmp_path / "results.csv")
+    assert names == ["lr", "model"]
+    rows = {trial.id: (trial.state, trial.parameters, trial.value, trial.mismatch, trial.note) for trial in back}
+    assert rows["t000"] == ("SUCCEEDED", trials[0].parameters, 0.9, False, "")
+    assert rows["bad"] == ("SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, True, "x")
+    assert rows["ill"][:3] == ("NOT FINITE", None, None)
+    assert rows["new"][:3] == ("RUNNING", {"lr": 1.0, "model": "vgg"}, None)
+
+
+def test_other_data_and_other_versions_are_kept_apart(tmp_path):
+    write_run(tmp_path, "hpo/a", result(value=0.91))
+    write_run(tmp_path, "hpo/b", result(value=0.92, checksum="b" * 64))
+    write_run(tmp_path, "hpo/c", result(value=0.93, versions={"python": "3.11", "torch": "2.15"}))
+    write_run(tmp_path, "hpo/d", result(value=0.90, data="elsewhere/toy"))  # the same pictures
+    groups = [{run.name for run in group.runs} for group in find(tmp_path).groups.values()]
+    assert sorted(groups, key=min) == [{"hpo/a", "hpo/d"}, {"hpo/b"}, {"hpo/c"}]
+    _, text = build(tmp_path)
+    assert "Results of different data sets or versions" in text
+    parts = re.split(r"^## ", text, flags=re.M)
+    [one] = [part for part in parts if "aaaaaaaaaaaa" in part and "torch 2.11)" in part.splitlines()[0]]
+    assert "**91.00%**" in one and "92.00%" not in one and "93.00%" not in one
+
+
+def test_broken_files_are_listed_and_the_rest_is_shown(tmp_path):
+    write_run(tmp_path, "hpo/broken", result())
+    (tmp_path / "hpo/broken/result.json").write_text('{"stage": "h')
+    write_run(tmp_path, "hpo/halves", result(value=0.42))
+    (tmp_path / "hpo/halves/metrics.jsonl").write_text('{"epoch": 1, "train_loss": 1.0}\n{"epo')
+    write_run(tmp_path, "hpo/unfinished", epochs=1)
+    write_run(tmp_path, "hpo/other", result())
+    (tmp_path / "hpo/other/result.json").write_text("[1]")
+    write_run(tmp_path, "darts_search/odd", result("darts_search", genotype={"schema": 99}))
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second/results.csv").write_text("some,thing\n1,2\n")
+    page, text = build(tmp_path)
+    missing = text[text.index("## Missing or broken"):]
+    for line in ("`hpo/broken/result.json`: not valid JSON", "`hpo/halves/metrics.jsonl`: broken after 1 epochs",
+                 "`hpo/unfinished`: no result.json", "`hpo/other/result.json`: not a JSON object",
+                 "`darts_search/odd`: a part is not shown", "`second/results.csv`: cannot be read (no column trial)"):
+        assert line in missing
+    assert "42.00%" in text and "Not finished: 1 of 9 epochs" in text and "Training: hpo/halves" in page
+
+
+def test_best_of_another_experiment_is_not_believed(tmp_path):
+    write_experiment(tmp_path, hpo_trials())
+    best = json.loads((tmp_path / "hpo/best.json").read_text())
+    (tmp_path / "hpo/best.json").write_text(json.dumps({**best, "trial": "elsewhere"}))
+    _, text = build(tmp_path)
+    assert "`hpo`: best.json and results.csv are of different experiments" in text and "unknown data" in text
+
+
+def test_the_final_network_is_not_chosen_by_its_test(tmp_path):
+    write_run(tmp_path, "retrain/a", result("retrain", val_accuracy=0.6, test={"accuracy": 0.5}))
+    write_run(tmp_path, "retrain/b", result("retrain", val_accuracy=0.5, test={"accuracy": 0.9}))
+    [group] = find(tmp_path).groups.values()
+    assert chosen(group.runs)[0].name == "retrain/a"
+    for run in group.runs:
+        del run.result["last"]["val_accuracy"]
+    assert chosen(group.runs) == (group.runs[0], "Of 2 final trainings the newest (they have no validation pictures in "
+                                                 "common).")
+
+
+# ---- what it says
+
+
+def test_page_and_markdown_have_all_parts_and_stand_alone(full):
+    page, text = build(full)
+    links = Links(page)
+    assert all(link.startswith(("data:", "#")) for link in links.loaded) and "script" not in links.tags
+    assert "@import" not in page and "url(" not in page
+    for part in ("Final test: retrain/first", "Training: retrain/first", "DARTS search: darts_search/first",
+                 "Classic NAS: experiment classic_nas", "Hyper-parameters: experiment hpo"):
+        assert f"<h3>{part}</h3>" in page and f"### {part}" in text
+    assert "**75.00%**: accuracy on the test pictures" in text and "weights of epoch 2" in text
+    assert "toy, 80 training and 20 validation images, 2 epochs, seed 7" in text
+    assert "| retrain/first | toy | aaaaaaaaaaaa | 7 | abc123 | python 3.11, torch 2.11 | a toy | 61.5 |" in text
+    assert f"| n1 | SUCCEEDED | 60.00% | {count_parameters(BASELINE, 5):,} |" in text
+    assert "&lt;bee&gt;" in page and "<bee>" not in page
+    pictures = re.findall(r"\]\((report_pictures/[^)]+)\)", text)
+    assert len(pictures) == len(set(pictures)) == len(links.alts) and all(links.alts)
+    shown = [base64.b64decode(link.partition("base64,")[2]) for link in links.loaded if link.startswith("data:image")]
+    assert shown == [(full / picture).read_bytes() for picture in pictures]
+    for content in shown:
+        ElementTree.fromstring(content)  # ParseError if a browser could not draw it
+
+
+def test_the_plain_network_is_compared_only_if_its_recipe_is_the_same(tmp_path):
+    base = result("classic_nas", 0.65, architecture=BASELINE)
+    base["config"]["baseline"] = True
+    write_run(tmp_path, "classic_nas/other", {**base, "config": {**base["config"], "epochs": 3}})
+    write_run(tmp_path, "classic_nas/best", result("classic_nas", 0.7))
+    [group] = find(tmp_path).groups.values()
+    assert plain_mobilenet(group.runs, result("classic_nas", 0.7)) is None
+    write_run(tmp_path, "classic_nas/same", base)
+    [group] = find(tmp_path).groups.values()
+    assert plain_mobilenet(group.runs, result("classic_nas", 0.7)) == base
+
+
+def test_a_search_in_the_middle_shows_the_cells_so_far(tmp_path):
+    write_run(tmp_path, "darts_search/now", epochs=1, **search_metrics())
+    page, text = build(tmp_path)
+    assert "Not finished: 1 of 9 epochs" in text and "cell as they are now" in text
+    assert {"now-cells", "now-alphas"} <= set(re.findall(r"darts_search-(now-\w+)\.svg", text))
+    assert "No final training yet" in page
+
+
+def test_of_several_seeds_the_chosen_one_is_drawn(tmp_path):
+    cell = [*GENOTYPE["normal"][:3], [["skip_connect", 0], ["skip_connect", 1]]]
+    other = Genotype.from_json(GENOTYPE | {"normal": cell}).to_json()
+    first = Genotype.from_json(GENOTYPE).to_json()
+    for seed, genotype in enumerate((other, first)):
+        write_run(tmp_path, f"darts_search/two/seed{seed}", result("darts_search", genotype=genotype),
+                  **search_metrics())
+    seeds = [{"seed": seed, "value": value, "genotype": {}} for seed, value in enumerate((0.31, 0.32))]
+    write_run(tmp_path, "darts_search/two", result("darts_search", genotype=first, seeds=seeds), epochs=0)
+    _, text = build(tmp_path)
+    assert text.count("### DARTS search") == 1 and "Training:" not in text
+    assert "over time: darts_search/two/seed1," in text
+    assert "| 0 | 31.00% |" in text and "| 1 | 32.00% |" in text
+
+
+def test_200_trials_are_small(tmp_path):
+    write_experiment(tmp_path, hpo_trials(200))
+    page, _ = build(tmp_path)
+    assert len(page) < 5e6 and page.count("<tr>") >= 201
+
+
+def test_scale():
+    log, names, few = Scale([0.001, 0.1, 0.01]), Scale(["b", "a", "c"]), Scale([2, 4])
+    assert log.log and log.share(0.01) == pytest.approx(0.5) and names.share("b") == 0.5 and not few.log
+    assert few.ticks() == [(2.0, "2"), (4.0, "4")] and Scale([3]).share(3) == 0.5
+    many = Scale([10.0**-i for i in range(10)])
+    assert many.continuous and [label for _, label in many.ticks()][::4] == ["1e-09", "1"]
+
+
+# ---- the final test
+
+
+@pytest.fixture
+def pictures():
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (300, 32, 32, 4), np.uint8)
+    none = np.empty(0)
+    return Pictures("toy", "a" * 64, CLASSES, none, none, none, images, rng.integers(0, 5, 300))
+
+
+def test_confusion_and_mistakes_are_those_of_a_plain_loop(tmp_path, pictures):
+    trained = write(tmp_path / "model.pt")
+    found = final.compute(tmp_path / "model.pt", pictures, "cpu")
+    matrix, wrong = [[0] * 5 for _ in range(5)], []
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.25])
+    with torch.no_grad():
+        for i, true in enumerate(pictures.test_labels.tolist()):
+            x = torch.from_numpy(pictures.test_images[i, :, :, :3]).float() / 255
+            p = trained.model(((x - mean) / std).permute(2, 0, 1)[None]).softmax(1)[0]
+            matrix[true][int(p.argmax())] += 1
+            if int(p.argmax()) != true:
+                wrong.append((float(p.max()), i))
+    assert found.confusion == matrix and found.images == 300 and found.correct == sum(matrix[i][i] for i in range(5))
+    best = sorted(wrong, reverse=True)[: final.MISTAKES]
+    assert [m.probability for m in found.mistakes] == pytest.approx([p for p, _ in best], abs=1e-5)
+    worst = found.mistakes[0]
+    png = np.asarray(Image.open(io.BytesIO(base64.b64decode(worst.png))))
+    assert np.array_equal(png, pictures.test_images[worst.index, :, :, :3])
+
+
+def test_predictions_are_computed_once_a_model(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("data.load", lambda data, data_dir: pictures)
+    path = write_run(tmp_path, "retrain/x", result("retrain", test={"accuracy": 0.5, "loss": 1.0}))
+    write(path / "model.pt")
+    [group] = find(tmp_path).groups.values()
+    first = final.final_test(group.runs[0], "cpu")
+    calls = []
+    monkeypatch.setattr(final, "compute", lambda *args: calls.append(args) or first)
+    assert final.final_test(group.runs[0], "cpu") == first and not calls
+    (path / "final_test.json").write_text("{")
+    assert final.final_test(group.runs[0], "cpu") == first and len(calls) == 1
+    write(path / "model.pt", "classic_nas")
+    final.final_test(group.runs[0], "cpu")
+    assert len(calls) == 2
+    _, text = build(tmp_path)
+    assert f"{first.correct} of 300" in text and "The run says 50.00%" in text and "most confident of" in text
+
+
+def test_another_data_set_is_not_taken_for_that_of_the_run(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("data.load", lambda data, data_dir: pictures)
+    told = result("retrain", checksum="b" * 64, test={"accuracy": 0.5, "loss": 1.0, "confusion": [[1, 0], [0, 1]]})
+    write(write_run(tmp_path, "retrain/x", told) / "model.pt")
+    _, text = build(tmp_path)
+    assert "Mistakes cannot be shown: the data set toy has changed since" in text and "confusion.svg" in text
+
+
+def test_the_test_set_is_not_read_for_runs_that_have_not_read_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("reporting.sections.final_test", lambda *_: pytest.fail("test set read"))
+    write(write_run(tmp_path, "hpo/x", result()) / "model.pt")
+    build(tmp_path)
+
+
+def test_cifar10_is_never_downloaded_for_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.load", lambda *_: pytest.fail("loaded"))
+    write(write_run(tmp_path, "retrain/x", result("retrain", data="cifar10", test={"accuracy": 0.5})) / "model.pt")
+    assert "Mistakes cannot be shown: cifar10 is not in nowhere" in build(tmp_path)[1]
+
+
+# ---- mistakes of the user
+
+
+def test_mistakes_are_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "runs" / "hpo").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    runs = str(tmp_path / "runs")
+    for argv, words in ((["--runs", runs], "no results here; these make some: python experiment.py"),
+                        (["--runs", str(tmp_path / "none")], "no such folder"),
+                        (["--runs", runs, "--out", "x.pdf"], "must end in .html")):
+        assert report.main(argv) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    write_run(tmp_path / "runs", "hpo/x", result())
+    assert report.main(["--runs", runs, "--out", str(tmp_path / "file" / "x.html")]) == 2
+    error = capsys.readouterr().err
+    assert "file" in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+# ---- docs
+
+
+def test_pictures_of_the_docs_are_drawn_by_the_code(tmp_path):
+    from docs import pictures
+
+    assert pictures.main([str(tmp_path)]) == 0
+    linked = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / "docs" / "how-it-works.md").read_text())
+    assert sorted(linked) == sorted(path.name for path in tmp_path.iterdir())
+    for name in linked:
+        for folder in (tmp_path, ROOT / "docs"):
+            assert ElementTree.parse(folder / name).getroot().tag.endswith("svg")
+
+
+# ---- in a browser
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page_in_a_browser(full, tmp_path, width):
+    from playwright.sync_api import sync_playwright
+
+    build(full)
+    errors, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(f"file://{full / 'report.html'}")
+        page.screenshot(path=tmp_path / f"report-{width}.png", full_page=True)
+        sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        narrow = page.evaluate("[...document.querySelectorAll('main > *')].filter(e => e.getBoundingClientRect().right "
+                               "> window.innerWidth).length")
+        heading = page.inner_text("h1")
+        browser.close()
+    assert not errors and [url for url in requests if not url.startswith("data:")] == [f"file://{full}/report.html"]
+    assert len(sizes) > 8 and all(sizes) and overflow <= 0 and not narrow and heading.startswith("Results")
