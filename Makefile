@@ -18,9 +18,16 @@ setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-demo: setup  ## the stages in small on digits: HPO, then classic NAS (about 5 minutes on 2 CPU cores)
-	$(BIN)/python experiment.py run config_demo.yml $(ARGS)
-	$(BIN)/python experiment.py run config_demo_nas.yml $(NAS_ARGS)
+RUNS ?= runs/demo
+demo: setup  ## all stages in small on digits, and a report of them (about 7 minutes on 2 CPU cores)
+	$(BIN)/python experiment.py run config_demo.yml --out $(RUNS)/hpo $(ARGS)
+	$(BIN)/python experiment.py run config_demo_nas.yml --out $(RUNS)/classic_nas $(NAS_ARGS)
+	$(BIN)/python darts_search.py --data digits --train-size 400 --batch-size 50 --channels 4 --layers 3 --epochs 4 \
+		--frozen 0.25 --alpha-lr 0.01 --runs-dir $(RUNS) --name demo $(SEARCH_ARGS)
+	$(BIN)/python retrain.py --genotype $(RUNS)/darts_search/demo/genotype.json --data digits --channels 8 --layers 4 \
+		--epochs 7 --batch-size 32 --lr 0.05 --cutout 0 --auxiliary 0 --drop-path 0 --runs-dir $(RUNS) --name demo \
+		$(RETRAIN_ARGS)
+	$(BIN)/python report.py --runs $(RUNS)
 
 test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest
@@ -31,10 +38,13 @@ test-fast: setup lint  ## the tests without real experiments and browser
 lint: setup  ## style
 	$(BIN)/python -m ruff check .
 
-bench: setup  ## measure the input pipeline, the training step, the start and the memory on this machine
+bench: setup  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.input_pipeline
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.darts_step
+	$(BIN)/python -m benchmarks.nas_scores
+	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.memory
 

@@ -5,6 +5,11 @@
     python -m benchmarks.precision         the training step in fp32 and bf16, NCHW and channels_last
     python -m benchmarks.startup           from the start of a trial's process to its first batch and step
     python -m benchmarks.memory            peak memory of the loader and of packing
+    python -m benchmarks.darts_step        a step of the DARTS search and of the retrain, plain against ours
+    python -m benchmarks.nas_scores        candidates that the free scores rank in a second
+    python -m benchmarks.nas_table         a table of real trainings, for:
+    python -m benchmarks.tuner_replay      how good a tuner's pick is after so many trainings
+    python -m benchmarks.predict           predict.py against the bare forward pass
 
 Each prints Markdown tables with the machine, the versions and the commit, and writes all single measurements as
 JSON with --out FILE. Rivals take turns in one process, so that a busy machine slows all of them.

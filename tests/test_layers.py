@@ -18,8 +18,8 @@ FORBIDDEN = {  # besides all of our own modules of the same or a higher level
     "stopping": {"torch", "torchvision", "nni", "numpy", "config"},
     "export": {"nni", "config"}, "model_card": {"nni", "config"}, "reporting": {"nni", "config"},
     **{name: {"nni", "config"}
-       for name in ("models", "bilevel", "checkpoints", "augmentation", "autoaugment", "data", "training", "distributed",
-                    "run_folder", "model_file", "darts_drawing")},
+       for name in ("models", "bilevel", "checkpoints", "augmentation", "autoaugment", "data", "training",
+                    "distributed", "run_folder", "model_file", "darts_drawing")},
     **{name: {"torch", "torchvision"} for name in ("guard", "nas_ranking", "nas_tuner", "experiment")},
 }
 DECLARE_MUTABLES = {"models/mobilenet_nni.py", "models/darts_space.py"}  # may import nni.nas

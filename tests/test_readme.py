@@ -39,6 +39,8 @@ def less(command: str, site: dict) -> str:
     if command.startswith("python retrain.py"):
         genotype = re.sub(r"runs/\S+/genotype.json", "random:3", command)
         return f"{genotype} {tiny.replace('--val-size 32', '')} {SMALL} --runs-dir {site['folder']}/runs"
+    if command.startswith("python report.py"):
+        return f"{command} --runs {site['folder']}/runs"
     if command.startswith("python predict.py"):
         command = command.replace("my_pictures/test", str(site["pictures"]))
         return re.sub(r"runs/\S+/model.pt", f"{site['folder']}/runs/hpo/mine/model.pt", command)  # of a command above
@@ -52,7 +54,9 @@ def less(command: str, site: dict) -> str:
     if command.startswith("python experiment.py results"):
         return f"{command} --out {site['folder']}/out"
     if command == "make demo":
-        return f"make demo ARGS=\"{few} --out {site['folder']}/out\""
+        nas = few.replace("hpo_trial", "classic_nas_trial")
+        return (f"make demo RUNS={site['folder']}/demo ARGS=\"{few}\" NAS_ARGS=\"{nas}\" SEARCH_ARGS=\"{tiny}\" "
+                f"RETRAIN_ARGS=\"{tiny.replace('--val-size 32', '')} --channels 4\"")
     if "nnictl create" in command:
         return command.replace("config_hpo.yml", str(site["config"])) + f" --port {site['port']}"
     return command
