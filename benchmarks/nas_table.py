@@ -30,7 +30,7 @@ from models.mobilenet_space import BASELINE, build
 from training import fit, set_seed
 
 VARIED = {
-    "block02_op": ["dw3", "ir2_dw3", "se_dw3"],
+    "block02_op": ["dw3", "ir2_dw3"],
     "block03_op": ["dw3", "dw5", "res_dw3"],
     "block05_skip": ["none", "block01"],
     "block08_op": ["dw3", "res_dw3", "identity"],
