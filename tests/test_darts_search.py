@@ -94,20 +94,21 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sent: sent.name)
-def test_killed_at_any_moment(search, tmp_path, sent):
+def test_killed_at_any_moment(search, tmp_path):
     _, whole = search(name="whole")
-    command = [sys.executable, str(ROOT / "darts_search.py"), *TINY, "--data-dir", str(ROOT / ".data"), "--name", "k"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "runs" / "darts_search" / "k" / "checkpoint.pt"
-    while not checkpoint.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(sent)
-    assert process.wait(60) != 0
-    code, resumed = search("--resume", name="k")
-    assert code == 0
-    for name, weight in weights(whole).items():
-        assert torch.equal(weight, weights(resumed)[name]), name
+    for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        command = [sys.executable, str(ROOT / "darts_search.py"), *TINY, "--data-dir", str(ROOT / ".data"),
+                   "--name", sent.name]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoint = tmp_path / "runs" / "darts_search" / sent.name / "checkpoint.pt"
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(sent)
+        assert process.wait(60) != 0
+        code, resumed = search("--resume", name=sent.name)
+        assert code == 0
+        for name, weight in weights(whole).items():
+            assert torch.equal(weight, weights(resumed)[name]), (sent.name, name)
 
 
 @pytest.mark.parametrize(("argv", "says"), [
