@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Before torch, and for all processes of the tests: several of them with two threads each on two cores wait for one
+# another at every parallel region. What a test computes is small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import nni
 import pytest
 import torch

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import random
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,6 @@ import pytest
 import yaml
 from test_experiment import TESTS, Site, read_csv, site  # noqa: F401
 
-import experiment
 import nas_tuner
 from benchmarks import tuner_replay
 from config import ClassicNasConfig, command_line
@@ -437,11 +437,11 @@ def test_shipped_experiments_name_what_there_is(file: str) -> None:
 
 
 def test_demo_hands_its_first_stage_s_result_to_the_second() -> None:
-    files = (TESTS.parent / "config_demo.yml", TESTS.parent / "config_demo_nas.yml")
-    one, two = (yaml.safe_load(file.read_text()) for file in files)
-    settings = command_line(ClassicNasConfig, two["trialCommand"].split()[2:], "")
-    assert Path(settings["hpo_best"]) == experiment.folder_of(one["experimentName"]) / "best.json"
+    second = yaml.safe_load((TESTS.parent / "config_demo_nas.yml").read_text())
+    settings = command_line(ClassicNasConfig, second["trialCommand"].split()[2:], "")
     targets = (TESTS.parent / "Makefile").read_text()
+    runs = re.search(r"^RUNS \?= (\S+)$", targets, re.MULTILINE)[1]
+    assert "run config_demo.yml --out $(RUNS)/hpo " in targets and settings["hpo_best"] == f"{runs}/hpo/best.json"
     assert targets.index("run config_demo.yml") < targets.index("run config_demo_nas.yml")
 
 
