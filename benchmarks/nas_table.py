@@ -51,7 +51,7 @@ PARTS = {
         {"block01_op": ["dw3", "ir2_dw3"],
          "block02_op": ["thin_dw3", "dw3", "ir2_dw3"],
          "block03_op": ["identity", "dw3", "res_dw3", "ir2_dw3"],
-         "block05_op": ["identity", "dw3", "res_dw3", "ir2_dw3"],
+         "block05_op": ["identity", "res_dw3", "ir2_dw3"],
          "block05_skip": ["none", "block01"]},
         {"train_size": 2_000, "val_size": 2_000, "epochs": 4, "batch_size": 32, "optimizer": "Adam", "lr": 0.002}),
 }
