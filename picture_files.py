@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,11 +23,14 @@ AHEAD = 4  # batches that are decoded, or being decoded, before they are asked f
 
 
 def read_picture(path: str, side: int) -> np.ndarray:
-    """(side, side, 3) uint8; any format and size that Pillow reads. ValueError with one line if it does not."""
+    """(side, side, 3) uint8; any format and size that Pillow reads. ValueError with one line if it does not.
+
+    Turned as its EXIF data say; of an animation the first picture; what is transparent becomes white.
+    """
     try:
         with Image.open(path) as image:
             image.draft("RGB", (2 * side, 2 * side))  # lets a large JPEG be decoded at a fraction of its size
-            image = ImageOps.exif_transpose(image).convert("RGB")
+            image = _rgb(ImageOps.exif_transpose(image))
             if image.size != (side, side):
                 image = image.resize((side, side), Image.Resampling.LANCZOS)
             return np.asarray(image)
@@ -34,6 +38,18 @@ def read_picture(path: str, side: int) -> np.ndarray:
         raise ValueError(f"{path}: not a picture that Pillow can read") from None
     except Exception as error:  # the decoders of a broken file raise what they like
         raise ValueError(f"{path}: broken picture ({error})") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion cuts grey values of 16 bits off at 255, and shows the colours behind what is transparent."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("grey values of 32 bits, whose range is not known")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def find_pictures(root: str) -> Iterator[str]:
@@ -117,6 +133,7 @@ def _join(parts: list[Decoded]) -> Decoded:
 def _start_worker() -> None:
     """Ctrl-C is the parent's to handle; a killed parent must not leave workers behind."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow refuses what is twice as large
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

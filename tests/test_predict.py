@@ -18,7 +18,7 @@ from conftest import ROOT
 from PIL import Image, ImageOps
 
 import predict
-from picture_files import AHEAD, Decoder, find_pictures
+from picture_files import AHEAD, Decoder, find_pictures, read_picture
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
@@ -139,6 +139,64 @@ def test_broken_pictures_are_listed_at_the_end_and_the_others_predicted(model_fi
     lines = [line for line in error.splitlines() if line.startswith(str(tmp_path))]
     assert [line.split(":")[0] for line in lines] == [str(tmp_path / f"{i}.jpg") for i in (0, 2, 3)]
     assert "3 of 5 files could not be decoded" in error.splitlines()[-1]
+
+
+# ---- what a person would see
+
+
+def grey(levels):
+    """A row of blocks of 8x8 pixels, uint8."""
+    return np.repeat(np.repeat(np.array([levels], np.uint8), 8, 0), 8, 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_16_bits_are_not_cut_off_at_255(tmp_path, suffix):
+    eight = grey([0, 64, 128, 255])
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / f"16.{suffix}")
+    Image.fromarray(eight).save(tmp_path / f"8.{suffix}")
+    assert Image.open(tmp_path / f"16.{suffix}").mode == "I;16"
+    assert np.array_equal(*(read_picture(str(tmp_path / f"{bits}.{suffix}"), 32) for bits in (16, 8)))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    """And not the colour behind it; what is half transparent is half white."""
+    pixels = np.zeros((32, 32, 4), np.uint8)
+    pixels[:, 16:, 3] = 255
+    pixels[:, 24:, 3] = 255 if mode == "P" else 128
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
+    row = read_picture(str(tmp_path / "a.png"), 32)[0]
+    assert (row[:16] == 255).all() and (row[16:24] == 0).all()
+    assert (row[24:] == (0 if mode == "P" else 127)).all()
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    upright = Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_picture(str(tmp_path / "a.png"), 32), np.asarray(upright))
+
+
+def test_an_animation_is_its_first_picture(tmp_path):
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (read_picture(str(tmp_path / "a.gif"), 32) == (255, 0, 0)).all()
+
+
+def test_colours_of_a_printed_picture(tmp_path):
+    Image.new("RGB", (40, 40), (200, 30, 90)).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    assert np.abs(read_picture(str(tmp_path / "a.jpg"), 32).astype(int) - (200, 30, 90)).max() < 6
+
+
+def test_what_cannot_be_judged_is_told(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=r"a.tiff: .*32 bits, whose range is not known"):
+        read_picture(str(tmp_path / "a.tiff"), 32)
+    head = Image.new("1", (20_000, 10_000))
+    head.save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"b.png: .*exceeds limit"):
+        read_picture(str(tmp_path / "b.png"), 32)
 
 
 def test_a_file_of_predictions_is_what_standard_output_would_be(model_file, folder, tmp_path, capsys):
