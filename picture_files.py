@@ -41,7 +41,7 @@ def read_picture(path: str, side: int) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion cuts grey values of 16 bits off at 255, and shows the colours behind what is transparent."""
+    """Pillow's own conversion cuts 16 bits off at 255, and shows the colours behind what is transparent."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
