@@ -222,6 +222,8 @@ def command_line(cls: type, argv: list[str] | None, description: str) -> dict[st
         flag, text = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
         if field.type is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        elif field.type is tuple:
+            parser.add_argument(flag, metavar="WORD", nargs="+", action="extend", help=text.replace("%", "%%"))
         else:
             parser.add_argument(flag, metavar=field.type.__name__.upper(), help=text.replace("%", "%%"))
     given = vars(parser.parse_args(argv))
@@ -247,15 +249,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parsed(key: str, text: Any, kind: type) -> Any:
     """The value that `text`, a word of the command line, stands for."""
-    if kind in (str, bool):
-        return text
     try:
         return kind(text)
     except ValueError:
         raise ValueError(f"{key} = {text!r}: must be {_KINDS[kind]}") from None
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "words"}
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:

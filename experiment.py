@@ -13,45 +13,19 @@ went wrong. 2: a mistake in the command or the config, nothing was started. 130,
 
 import argparse
 import re
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 
 import yaml
 
 from files import atomic_write
 from guard import manager, preflight, results, results_view, watchdog
 from guard.manager import Experiment
+from stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 
 NAS_STAGE, PICTURES = "classic_nas", ("accuracy_parameters.png", "best.png")  # of the trials, of the best network
-
-
-class Signals:
-    """Remembers SIGINT, SIGTERM and SIGHUP instead of raising: neither a start nor a stop is ever cut in two."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.before: dict[int, object] = {}
-
-    def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup
-                    self.before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            print("\nstill stopping, please wait", file=sys.stderr, flush=True)
-        self.received = self.received or number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +82,15 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
         if not equals:
             raise ValueError(f"--set {text}: must be KEY=VALUE")
     config = preflight.load_config(arguments.config, {key: value for key, _, value in pairs})
-    return config, manager.pick_port(arguments.port)
+    return config, free_port(arguments.port)
+
+
+def free_port(wanted: int | None, usual: int = manager.DEFAULT_PORT) -> int:
+    """The port of the web UI; says why, if it is not the usual one."""
+    port = manager.pick_port(wanted, usual)
+    if wanted is None and port != usual:
+        print(f"port {usual} is taken by {manager.holder(usual)}; using the next free one, {port}", flush=True)
+    return port
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -147,7 +129,7 @@ def resume(arguments: argparse.Namespace) -> int:
             if manager.manager_process(experiment):
                 raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
             _await_survivors(experiment)
-            port = manager.pick_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
+            port = free_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0
             print(f"resuming {experiment.id} on port {port}", flush=True)
@@ -167,17 +149,18 @@ def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signa
     """Watch a running experiment to its end, stop it whatever happens, report; returns the exit code."""
     print(f"experiment {experiment.id} ({experiment.name}), web UI {experiment.url} (this machine only)", flush=True)
     watch = watchdog.Watch(experiment, lambda: signals.received is not None, arguments.stall, log_start)
-    reason, at_once, keep = "", False, False
+    reason, at_once, keep, finished = "", False, False, False
     try:
         watch.follow()
-        keep = arguments.keep_ui and signals.received is None
+        finished = signals.received is None
+        keep = arguments.keep_ui and finished
     except (watchdog.ExperimentFailed, ValueError, OSError) as error:
         reason, at_once = str(error), isinstance(error, watchdog.ProcessStorm)
     finally:
         if not keep:
             print("stopping NNI (takes a few seconds)", flush=True)
             _tell(manager.stop(experiment, at_once))
-    code = report(experiment, arguments, alive=keep, reason=reason)
+    code = report(experiment, arguments, alive=keep, reason=reason, finished=finished)
     if keep:
         print(f"web UI still up: {experiment.url}  end it with: python experiment.py stop {experiment.id}")
     if signals.received:
@@ -191,7 +174,8 @@ def _tell(notes: list[str]) -> None:
         print(f"note: {note}", flush=True)
 
 
-def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, reason: str = "") -> int:
+def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, reason: str = "",
+           finished: bool = False) -> int:
     """Table, files and problems of an experiment; 0 if there is nothing wrong with it."""
     state = results.load(experiment.folder, alive)
     if state.trials:
@@ -200,7 +184,7 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
     folder = arguments.out or folder_of(state.name)
     csv_file = getattr(arguments, "csv", None) or folder / "results.csv"
     results_view.write_csv(state, csv_file)
-    best = results_view.write_best(state, folder / "best.json")
+    best = results_view.write_best(state, folder / "best.json", finished)
     print(f"wrote {csv_file}" + (f" and {folder / 'best.json'}" if best else "; no best.json"), flush=True)
     draw(state, folder)
     problems = state.problems()

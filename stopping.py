@@ -1,6 +1,8 @@
 """SIGTERM and SIGINT at a moment that suits: the work goes on to a safe point, then the signal acts as ever."""
 
 import signal
+import sys
+import threading
 import time
 from types import FrameType, TracebackType
 
@@ -60,3 +62,27 @@ class DeferredSignals:
             self._arrived, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > IMPATIENT:
             self.act()
+
+
+class Signals:
+    """Remembers SIGINT, SIGTERM and SIGHUP instead of raising: neither a start nor a stop is ever cut in two."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup
+                    self.before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            print("\nstill stopping, please wait", file=sys.stderr, flush=True)
+        self.received = self.received or number

@@ -241,6 +241,14 @@ def launch_environment() -> dict[str, str]:
     return environment
 
 
+def holder(port: int) -> str:
+    """Whom a taken port belongs to, as far as it is known."""
+    for key, record in read_registry().items():
+        if record.get("port") == port and manager_process(found := _from_record(key, record)):
+            return f"experiment {found.id} ({found.name})"
+    return "another program"
+
+
 def create(config_file: Path, port: int, home: Path) -> Experiment:
     """`nnictl create` into `home`; StartFailed unless its manager lives and listens on loopback only."""
     code, output = _nnictl(["create", "--config", str(config_file), "--port", str(port)])
@@ -272,9 +280,12 @@ def _checked(experiment: Experiment, code: int, output: str) -> Experiment:
 
 def _nnictl(arguments: list[str]) -> tuple[int, str]:
     command = [sys.executable, "-W", "ignore", "-m", "nni.tools.nnictl.nnictl", *arguments]
-    try:  # a session of its own: a Ctrl-C meant for us must not cut the start in two
+    # A session of its own: a Ctrl-C meant for us must not cut the start in two. It keeps the files that we were told
+    # to keep, hence the pipeline's lock: if we are killed meanwhile, the next one waits until what it starts is there.
+    try:
         done = subprocess.run(command, env=launch_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=START_SECONDS, start_new_session=True)
+                              stderr=subprocess.STDOUT, text=True, timeout=START_SECONDS, start_new_session=True,
+                              close_fds=False)
         code, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace") + f"\nno answer for {START_SECONDS:.0f} s"

@@ -70,6 +70,12 @@ class Results:
         finite = [value for value in trial.intermediates if math.isfinite(value)]
         return (min if self.minimize else max)(finite, default=None)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all trials that were asked for have ended; false too where only a time limit is set."""
+        wanted = self.settings.get("maxTrialNumber") or math.inf
+        return len(self.trials) >= wanted and not self.count(*ACTIVE, "INTERRUPTED")
+
     def count(self, *states: str) -> int:
         return sum(trial.state in states for trial in self.trials)
 

@@ -99,8 +99,11 @@ def write_csv(results: Results, path: Path) -> None:
                              points[-1] if points else None, len(points), trial.seconds, trial.mismatch, trial.note])
 
 
-def write_best(results: Results, path: Path) -> bool:
-    """best.json, the hand-over to the next stage; without a best trial an older file is removed, False returned."""
+def write_best(results: Results, path: Path, finished: bool = False) -> bool:
+    """best.json, the hand-over to the next stage; without a best trial an older file is removed, False returned.
+
+    `finished`: the experiment came to its own end, it was not interrupted.
+    """
     best = results.best
     if best is None:
         path.unlink(missing_ok=True)
@@ -110,6 +113,7 @@ def write_best(results: Results, path: Path) -> bool:
         "schema": 1,
         "stage": results.name,
         "experiment": results.experiment,
+        "finished": finished or results.complete,
         "trial": best.id,
         "metric": "default",
         "value": best.value,

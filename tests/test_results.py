@@ -217,7 +217,8 @@ def test_files(fake: Fake, tmp_path: Path) -> None:
         ("A", "SUCCEEDED", "0.1", "vgg"), ("B", "FAILED", "", "")]
     best = json.loads((tmp_path / "best.json").read_text())
     assert best.pop("created").endswith("+00:00")
-    assert best == {"schema": 1, "stage": "hpo", "experiment": "abc", "trial": "A", "metric": "default", "value": 0.5,
+    assert best == {"schema": 1, "stage": "hpo", "experiment": "abc", "finished": False, "trial": "A",
+                    "metric": "default", "value": 0.5,
                     "parameters": PARAMETERS[0], "result": {"accuracy": 0.5, "loss": None},
                     "trials": {"total": 2, "succeeded": 1, "failed": 1}}
 

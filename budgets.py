@@ -1,0 +1,150 @@
+"""What the budgets of pipeline.py mean: trials, epochs and sizes of every stage, in one table.
+
+demo    minutes on two CPU cores, for digits; of other pictures it gives a first look
+small   an evening on a CPU, or a short run on a GPU
+full    the sizes of the published experiments, for a GPU
+
+A setting that a stage's dataclass in config.py has is one of its trainings; any other is a key of the NNI experiment's
+file. `--set STAGE.KEY=VALUE` changes one of either kind.
+"""
+
+import dataclasses
+from typing import Any
+
+from config import (
+    ClassicNasConfig,
+    DartsSearchConfig,
+    HpoConfig,
+    RetrainConfig,
+    TrainingConfig,
+    check,
+    setting,
+)
+
+STAGES = ("hpo", "classic_nas", "darts", "retrain", "report")
+SETTINGS: dict[str, type[TrainingConfig]] = {
+    "hpo": HpoConfig, "classic_nas": ClassicNasConfig, "darts": DartsSearchConfig, "retrain": RetrainConfig}
+EXPERIMENTS = {  # the file of each NNI experiment, whose search space, assessor and further keys hold
+    "demo": {"hpo": "config_demo.yml", "classic_nas": "config_demo_nas.yml"},
+    "small": {"hpo": "config_hpo.yml", "classic_nas": "config_classic_nas.yml"},
+    "full": {"hpo": "config_hpo.yml", "classic_nas": "config_classic_nas.yml"},
+}
+_DIGITS = {"batch_size": 32, "crop_padding": 2, "cutout": 0}  # 1437 small pictures
+BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
+    "demo": {
+        "hpo": {"maxTrialNumber": 5, "epochs": 4, **_DIGITS},
+        "classic_nas": {"maxTrialNumber": 4, "train_size": 600, "epochs": 4, **_DIGITS},
+        "darts": {"train_size": 400, "batch_size": 50, "channels": 4, "layers": 3, "epochs": 4, "frozen": 0.25,
+                  "alpha_lr": 0.01},
+        "retrain": {"channels": 8, "layers": 4, "epochs": 7, "batch_size": 32, "lr": 0.05, "cutout": 0,
+                    "auxiliary": 0.0, "drop_path": 0.0},
+    },
+    "small": {  # epochs of 50 000 images, or of so many as train_size says; fewer images get more epochs, see `fitted`
+        "hpo": {"maxTrialNumber": 16, "maxExperimentDuration": "3h", "train_size": 3000, "val_size": 1000, "epochs": 6,
+                "batch_size": 64},
+        "classic_nas": {"maxTrialNumber": 12, "maxExperimentDuration": "2h", "train_size": 3000, "val_size": 1000,
+                        "epochs": 6, "batch_size": 64},
+        "darts": {"train_size": 2000, "val_size": 1000, "batch_size": 50, "channels": 8, "layers": 5, "epochs": 12,
+                  "frozen": 0.25, "alpha_lr": 0.01},
+        "retrain": {"channels": 16, "layers": 8, "epochs": 10, "batch_size": 64, "drop_path": 0.0},
+    },
+    "full": {
+        "hpo": {"maxTrialNumber": 40, "epochs": 30},
+        "classic_nas": {"maxTrialNumber": 50, "epochs": 30},
+        "darts": {"epochs": 50},
+        "retrain": {"epochs": 600},
+    },
+}
+IMAGES = 50_000  # that the epochs of `small` are meant for, where train_size does not say
+STRETCH = 10  # times as many epochs at most, for a small data set
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """pipeline.py: all stages in order."""
+
+    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder with train/ and test/")
+    data_dir: str = setting(".data", "folder of downloads and of the packed cache")
+    budget: str = setting("small", "demo: minutes; small: an evening; full: as published", choices=tuple(BUDGETS))
+    stages: tuple = setting((), f"only these, of {' '.join(STAGES)}; none named: all")
+    set: tuple = setting((), "STAGE.KEY=VALUE, a setting of a stage's script or a key of its experiment's file, in "
+                         "place of the budget's; such as retrain.epochs=50 or hpo.maxTrialNumber=8")
+    seed: int = setting(0, "seed of every stage", minimum=0, maximum=2**31 - 2)
+    runs_dir: str = setting("runs/pipeline", "folder of all results")
+    resume: bool = setting(False, "go on with what is there; finished stages are skipped")
+    dry_run: bool = setting(False, "print the commands, run nothing")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if unknown := [name for name in self.stages if name not in STAGES]:
+            raise ValueError(f"stages = {unknown[0]!r}: must be of {' '.join(STAGES)}")
+
+
+def overrides(pairs: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """stage -> key -> value of each STAGE.KEY=VALUE; ValueError names what is none."""
+    found: dict[str, dict[str, str]] = {stage: {} for stage in SETTINGS}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        stage, dot, key = name.partition(".")
+        if not (equals and dot and key) or stage not in SETTINGS:
+            raise ValueError(f"set = {pair!r}: must be STAGE.KEY=VALUE, with a stage of {' '.join(SETTINGS)}")
+        found[stage][key] = value
+    return found
+
+
+def is_training(stage: str, key: str) -> bool:
+    """Whether a key of the table is a setting of the stage's trainings, not of its NNI experiment."""
+    return key in SETTINGS[stage].__dataclass_fields__
+
+
+def fitted(budget: str, stage: str, images: int) -> dict[str, Any]:
+    """The table's settings of a stage for a data set of so many training images.
+
+    A train_size that is not there becomes all images; batches leave at least four steps an epoch; and the small
+    budget, whose epochs are meant for more images, gets more of them.
+    """
+    settings = dict(BUDGETS[budget][stage])
+    asked = settings.get("train_size", 0)
+    there = images - (0 if stage == "retrain" else settings.get("val_size") or images // 10)
+    if "val_size" in settings and settings["val_size"] > images // 4:
+        there = images - images // 10
+        del settings["val_size"]
+    if asked and asked > there:
+        settings["train_size"] = 0
+    used = min(asked or there, there)
+    if budget == "small":
+        stretch = min(STRETCH, (asked or IMAGES) / used)
+        settings["epochs"] = round(settings["epochs"] * max(1.0, stretch))
+    batch = settings.get("batch_size", SETTINGS[stage].batch_size)
+    steps_of = used // 2 if stage == "darts" else used  # weights and alphas have a half each
+    if batch > steps_of // 4:
+        settings["batch_size"] = max(2, steps_of // 4)
+    return settings
+
+
+# ---- how long it takes
+
+START = 9.0  # seconds from one trial of an experiment to the next, over its training
+EXPERIMENT = 15.0  # seconds to start and stop NNI
+SECONDS_AN_IMAGE = {  # of training, on 2 cores of a CPU: docs/results.md, and for retrain and darts scaled from there
+    "hpo": 0.030, "classic_nas": 0.012, "darts": 0.083, "retrain": 0.085}
+
+
+def cores_seconds(stage: str, settings: dict[str, Any], images: int) -> float:
+    """A rough guess of a stage's seconds on 2 CPU cores; only its ratio to other stages is used once one has ended."""
+    if stage == "report":
+        return 15.0
+    full = {**{f.name: f.default for f in dataclasses.fields(SETTINGS[stage])}, **settings}
+    seen = int(full["epochs"]) * (int(full["train_size"]) or images) * SECONDS_AN_IMAGE[stage]
+    if stage == "darts":
+        return START + seen / 2 * (int(full["channels"]) * int(full["layers"])) / (16 * 8)
+    if stage == "retrain":
+        return START + seen * (int(full["channels"]) * int(full["layers"])) / (36 * 20)
+    return EXPERIMENT + int(full["maxTrialNumber"]) * (START + seen)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+

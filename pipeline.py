@@ -1,0 +1,317 @@
+"""All stages in order: from pictures to a trained network, and a page that shows how it was found.
+
+    python pipeline.py --data my_pictures                       an evening on a CPU; --budget demo: minutes
+    python pipeline.py --data my_pictures --resume              go on after any stop; finished stages are skipped
+    python pipeline.py --data cifar10 --budget full --dry-run   the commands, to be read or run one by one
+    python pipeline.py --data digits --budget demo --stages hpo report --set hpo.epochs=2
+
+hpo and classic_nas run as NNI experiments, by experiment.py, which names the address of the web UI; darts, retrain and
+report are darts_search.py, retrain.py and report.py. Each is a process of its own, and files are all that one hands to
+the next: stage 1's best.json gives stage 2 its learning rate and optimizer, genotype.json goes to the training, whose
+model.pt is the final network. The test pictures are read by the training alone, once, after its last epoch. What the
+budgets mean: budgets.py.
+
+Ctrl-C and SIGTERM stop the running stage in order, with all that it has started. Should this process be killed, the
+kernel sends SIGTERM to the stage; what outlives even that is found and stopped by the next --resume.
+
+What repeats: with one seed, one version and one number of threads a CPU computes the same, bit by bit, over any stops;
+NNI's trials too, as long as one runs at a time. What does not: the assessor forgets earlier curves in a resume, so it
+may stop other trials; a kill in the moment in which NNI's tuner has chosen and NNI not yet written loses that choice;
+a time limit ends an experiment after as many trials as the machine could do; GPUs in bf16 round differently each time.
+
+Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data or the installation, and nothing was
+started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
+from config import command_line, merge, run_script
+from files import atomic_write, read_json
+from guard import manager, preflight
+from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
+from stopping import Signals
+
+KNOWN = {"cifar10": (50_000, 10), "digits": (1_437, 10)}  # training images and classes
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+WAIT_SECONDS = 240.0  # for what a killed pipeline has left: a start and a stop of NNI
+LOW_DISK = 200e6  # bytes
+AnyStage = ExperimentStage | RunStage | ReportStage
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_script(lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    config = merge(PipelineConfig, command_line(PipelineConfig, argv, __doc__.splitlines()[0]))
+    runs = Path(place(config.runs_dir))
+    stages = plan(config, runs)
+    for stage in stages:
+        stage.config()  # every mistake in a setting is told before anything starts
+    if config.dry_run:
+        return show(stages, config.resume)
+    assert_new(runs, config.resume)
+    with at_work(runs) as lock:
+        for stage in stages:
+            if isinstance(stage, ExperimentStage):
+                stage.stop_leftovers()
+        if code := check(stages):
+            return code
+        with Signals() as signals:
+            try:
+                return work(stages, lambda command: execute(command, lock, signals), signals, again(argv))
+            except OSError as error:
+                print(f"failed: {error}\n{advice(runs, again(argv))}", file=sys.stderr)
+                return 1
+
+
+# ---- what to do
+
+
+def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
+    """The stages that are wanted, in order, with their settings."""
+    given, wanted = overrides(config.set), config.stages or STAGES
+    data = config.data if config.data in KNOWN else place(config.data)
+    data_dir = place(config.data_dir)
+    checksum, classes, images = ("", *counted(data)) if config.dry_run else loaded(data, data_dir)
+    after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
+    shared = Plan(runs, data, data_dir, config.budget, config.seed, checksum, classes, images, after_hpo)
+    if "retrain" in wanted and "darts" not in wanted and not (runs / "darts_search/search/genotype.json").exists():
+        raise ValueError("stages = retrain: needs the genotype.json of darts, which is not there yet; add darts")
+    found: list[AnyStage] = []
+    for name in (name for name in STAGES if name in wanted):
+        if name == "report":
+            found.append(ReportStage(shared))
+            continue
+        kind = ExperimentStage if name in ("hpo", "classic_nas") else RunStage
+        found.append(kind(name, shared, {**fitted(config.budget, name, images), **given[name]}))
+    return found
+
+
+def place(path: str) -> str:
+    """A path as the scripts must be given it, which run in the root of the project."""
+    return path if Path.cwd() == ROOT else os.path.abspath(path)
+
+
+def loaded(data: str, data_dir: str) -> tuple[str, int, int]:
+    """Checksum, classes and training images of the data set, which is packed by this, if it was not."""
+    from data import load  # and torch: slow
+
+    pictures = load(data, data_dir)
+    return pictures.checksum, len(pictures.classes), len(pictures.train_labels)
+
+
+def counted(data: str) -> tuple[int, int]:
+    """Classes and training images, without reading or downloading any."""
+    if data in KNOWN:
+        return KNOWN[data][::-1]
+    if not Path(data, "train").is_dir():
+        raise ValueError(f"data = {data!r}: no such folder; allowed: cifar10, digits, a folder with train/ and test/")
+    return len(list(Path(data, "train").glob("[!.]*/"))), len(list(Path(data, "train").glob("[!.]*/[!.]*")))
+
+
+def show(stages: list[AnyStage], resume: bool) -> int:
+    print(f"cd {shlex.quote(str(ROOT))}")
+    for stage in stages:
+        progress = stage.progress() if resume else ABSENT
+        print(f"\n# {stage.name}" + (": finished, would be skipped" if progress == FINISHED else ""))
+        if progress != FINISHED:
+            print(shlex.join(stage.command(progress == BEGUN)))
+    return 0
+
+
+def assert_new(runs: Path, resume: bool) -> None:
+    made = [name for name in ("hpo", "classic_nas", "darts_search", "retrain", "report.html") if (runs / name).exists()]
+    if made and not resume:
+        raise ValueError(f"runs_dir = {str(runs)!r}: holds results already ({', '.join(made)}); --resume goes on with "
+                         "them, another --runs-dir begins anew")
+
+
+def check(stages: list[AnyStage]) -> int:
+    """What can be known before the start: results that do not belong here (ValueError), traps of NNI (exit code 2)."""
+    waiting = [stage for stage in stages if stage.progress() != FINISHED and isinstance(stage, ExperimentStage)]
+    for stage in waiting:
+        problems = [found for found in preflight.check(stage.config(), manager.pick_port(None)) if found.problem]
+        if problems:
+            print(f"{stage.name}:\n{preflight.render(problems)}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def again(argv: list[str]) -> str:
+    """The command that goes on with this run."""
+    options = [word for word in argv if word != "--resume"]
+    return shlex.join(["python", os.path.relpath(ROOT / "pipeline.py"), *options, "--resume"])
+
+
+# ---- doing it
+
+
+def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signals, resume: str) -> int:
+    """Run every stage that is not finished; returns the exit code."""
+    started, taken = time.monotonic(), {}
+    for stage in stages:
+        begun, progress = time.monotonic(), stage.progress()
+        if progress == FINISHED:
+            print(f"== {stage.name}: finished before, skipped ({stage.outcome()})", flush=True)
+            taken[stage.name] = stage.seconds()
+            continue
+        command = stage.command(progress == BEGUN)
+        print(f"== {stage.name}{' goes on' if progress == BEGUN else ''}{left(stages, taken)}\n{shlex.join(command)}",
+              flush=True)
+        code = do(command)
+        if signals.received:
+            print(f"interrupted, everything is stopped; go on with: {resume}", file=sys.stderr)
+            return 128 + signals.received
+        if code or stage.progress() != FINISHED:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            print(f"failed: {stage.name} {how}; its message is above. {advice(stage.plan.runs, resume)}",
+                  file=sys.stderr)
+            return 1
+        taken[stage.name] = time.monotonic() - begun
+        print(f"== {stage.name} took {duration(taken[stage.name])}: {stage.outcome()}", flush=True)
+    finish(stages, time.monotonic() - started)
+    return 0
+
+
+def left(stages: list[AnyStage], taken: dict[str, float | None]) -> str:
+    """An estimate of the time left, from what the stages so far have taken."""
+    guess = {stage.name: cores_seconds(stage.name, getattr(stage, "given", {}), stage.plan.images) for stage in stages}
+    known = {name: seconds for name, seconds in taken.items() if seconds}
+    rest = sum(seconds for name, seconds in guess.items() if name not in taken)
+    if not known:
+        return f", about {duration(rest)} in all on 2 CPU cores (rough estimate)"
+    return f", about {duration(rest * sum(known.values()) / sum(guess[name] for name in known))} left (estimate)"
+
+
+def advice(runs: Path, resume: str) -> str:
+    """What to do about a failure."""
+    free = shutil.disk_usage(runs).free
+    full = f"The disk of {runs} has only {free / 1e6:.0f} MB left: make room. " if free < LOW_DISK else ""
+    return f"{full}Then go on with: {resume}"
+
+
+def execute(command: list[str], lock: int, signals: Signals) -> int:
+    """Run a stage to its end and return its exit code; a signal to us is handed on, and its clean stop awaited.
+
+    In a session of its own, so that it gets a Ctrl-C from us alone, once. It inherits the lock.
+    """
+    child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock],
+                             preexec_fn=tied_to_us())
+    asked = False
+    try:
+        while child.poll() is None:
+            if signals.received and not asked:
+                child.terminate()
+                asked = True
+            time.sleep(0.1)
+    finally:
+        if child.poll() is None:  # we crash
+            child.terminate()
+            child.wait()
+    return child.returncode
+
+
+def tied_to_us() -> Callable[[], None]:
+    """What a child calls before its program: the kernel shall send it SIGTERM when we die, however that happens."""
+    libc, us = ctypes.CDLL(None), os.getpid()
+
+    def tie() -> None:
+        if hasattr(libc, "prctl"):  # Linux
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != us:  # we died before that
+            os._exit(1)
+
+    return tie
+
+
+@contextlib.contextmanager
+def at_work(runs: Path) -> Iterator[int]:
+    """Hold the folder's lock file: one pipeline at a time, and none before all that a killed one has started is gone.
+
+    A lock of fcntl dies with this process. One of flock is shared by all that inherit the file: the stages, and what
+    experiment.py starts NNI by. They do not know of each other.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    file = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"runs_dir = {str(runs)!r}: another pipeline is at work there") from None
+        end, told = time.monotonic() + WAIT_SECONDS, False
+        while not _free(file):
+            if time.monotonic() > end:
+                raise ValueError(f"runs_dir = {str(runs)!r}: a stage of an earlier run is still at work there")
+            if not told:
+                print("waiting for a stage of an earlier run to stop", flush=True)
+            told = True
+            time.sleep(0.2)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+# ---- the end
+
+
+def finish(stages: list[AnyStage], seconds: float) -> None:
+    """Put the final network beside the report, with its card, and tell what there is."""
+    runs, data = stages[0].plan.runs, stages[0].plan.data
+    print(f"\n== done in {duration(seconds)}")
+    for stage in stages:
+        if stage.name in ("hpo", "classic_nas"):
+            print(f"{stage.name + ':':12} {stage.outcome()}")
+    model = next((stage.model() for stage in reversed(stages) if not isinstance(stage, ReportStage) and stage.model()),
+                 None)
+    if model:
+        export(model, runs)
+    if (page := runs / "report.html").exists():
+        print(f"report:      {page}")
+    if model:
+        pictures = "FOLDER" if data in KNOWN else shlex.quote(f"{data}/test")
+        print(f"try:         python predict.py --model {runs / 'model.pt'} --images {pictures}")
+
+
+def export(model: Path, runs: Path) -> None:
+    """model.pt and MODEL_CARD.md in the folder of all results; the headline."""
+    import torch
+
+    from model_card import title, write_model_card
+    from model_file import load_model
+
+    trained = load_model(model, torch.device("cpu"))
+    with atomic_write(runs / "model.pt", "wb") as file, open(model, "rb") as source:
+        shutil.copyfileobj(source, file)
+    card = write_model_card(runs, trained, model.parent)
+    result = read_json(model.parent / "result.json")
+    tested = (result.get("test") or {}).get("accuracy")
+    accuracy = (f"{result['value']:.2%} {result['metric']}, the test pictures were not read" if tested is None else
+                f"{tested:.2%} test accuracy on {result['test']['images']} pictures")
+    print(f"network:     {title(trained.network)}, {result['parameters']:,} parameters")
+    print(f"accuracy:    {accuracy}")
+    print(f"model:       {runs / 'model.pt'}, described in {card}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""The stages of pipeline.py: the command of each, how far its results are, and whether they are what is asked for.
+
+How far a stage is, is read from what it has computed, never from a note about it: an experiment is finished if its
+best.json says that NNI came to its end, a search or a training if it has its result.json, which is written last.
+Results that were made with other pictures or settings raise ValueError: they are never taken for what is asked for.
+"""
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from budgets import EXPERIMENTS, SETTINGS, is_training
+from config import command_line, identity, merge
+from files import read_json
+from guard import experiment_file, manager, results
+from guard.manager import Experiment
+from guard.results import read_object
+
+ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
+SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
+TUNER = "{codeDirectory: guard, className: tuners.TPE, classArgs: {optimize_mode: maximize, seed: %d}}"
+PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
+OURS = ("data", "data_dir", "seed", "runs_dir", "name", "resume", "hpo_best", "genotype", *PLACES[:2])
+ROOT = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What all stages share; paths as the scripts see them, which run in the root of the project."""
+
+    runs: Path
+    data: str
+    data_dir: str
+    budget: str
+    seed: int
+    checksum: str  # of the data set; empty: not known, and not compared
+    classes: int
+    images: int  # of the training data
+    after_hpo: bool  # whether stage 2 takes lr and optimizer from stage 1
+
+    def shared(self) -> dict[str, Any]:
+        return {"data": self.data, "data_dir": self.data_dir, "seed": self.seed}
+
+
+def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError names the first setting in which results differ from what is wanted."""
+    for key in wanted:
+        if made.get(key) != wanted[key]:
+            raise ValueError(f"{where}: made with {key} = {made.get(key)!r}, wanted is {wanted[key]!r}; give the "
+                             "options that it was begun with, or another --runs-dir")
+
+
+def assert_pictures(where: Path, plan: Plan, result: Mapping[str, Any] | None) -> None:
+    checksum = ((result or {}).get("data") or {}).get("checksum")
+    if checksum and plan.checksum and checksum != plan.checksum:
+        raise ValueError(f"{where}: made with other pictures, of checksum {checksum[:12]}, than {plan.data}, of "
+                         f"{plan.checksum[:12]}; give another --runs-dir")
+
+
+class Stage:
+    """What the stages have in common: a name, settings for their script, and a command line made of them."""
+
+    def __init__(self, name: str, plan: Plan, settings: Mapping[str, Any]) -> None:
+        if reserved := [key for key in settings if key in OURS]:
+            raise ValueError(f"set = {name}.{reserved[0]}: the pipeline sets that itself")
+        self.name, self.plan, self.given = name, plan, dict(settings)
+
+    def words(self, settings: Mapping[str, Any]) -> Iterator[str]:
+        """Settings as words of a command line."""
+        for key, value in settings.items():
+            flag, field = key.replace("_", "-"), SETTINGS[self.name].__dataclass_fields__.get(key)
+            if field and field.type is bool:
+                yield f"--{flag}" if str(value).lower() in ("true", "yes", "1") else f"--no-{flag}"
+            else:
+                yield from (f"--{flag}", str(value))
+
+    def computes(self, words: list[str]) -> dict[str, Any]:
+        """What decides over the results, of a command line; ValueError for a setting that there is not."""
+        return identity(merge(SETTINGS[self.name], command_line(SETTINGS[self.name], words, "")))
+
+
+# ---- hpo and classic_nas
+
+
+class ExperimentStage(Stage):
+    """An NNI experiment: its results in the stage's folder, NNI's own files in nni/ there."""
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.runs / self.name
+
+    def command(self, go_on: bool = False) -> list[str]:
+        found = self.found() if go_on else None
+        if found:
+            return [sys.executable, "experiment.py", "resume", str(found.folder), "--out", str(self.folder)]
+        pairs = [word for key, value in self.overrides().items() for word in ("--set", f"{key}={value}")]
+        return [sys.executable, "experiment.py", "run", self.file, "--out", str(self.folder), *pairs]
+
+    @property
+    def file(self) -> str:
+        return EXPERIMENTS[self.plan.budget][self.name]
+
+    def overrides(self) -> dict[str, str]:
+        """Keys of the experiment's file and their values."""
+        seed = self.plan.seed + 1  # 1 is that of the files
+        tuner = {"tuner": TUNER % seed} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
+        keys = {key: value for key, value in self.given.items() if not is_training(self.name, key)}
+        trial = shlex.join(["python", f"{self.name}_trial.py", *self.words(self.settings())])
+        given = {"trialCommand": trial, "experimentWorkingDirectory": self.home, **tuner, **keys}
+        return {key: str(value) for key, value in given.items()}
+
+    def settings(self) -> dict[str, Any]:
+        """Those of every trial."""
+        more: dict[str, Any] = {}
+        if self.name == "classic_nas":
+            from models.mobilenet_space import BASELINE, count_parameters
+
+            best = self.plan.runs / "hpo/best.json"
+            more = {"max_params": count_parameters(BASELINE, self.plan.classes),
+                    "hpo_best": best if self.plan.after_hpo else ""}
+        return {**self.plan.shared(), **more, **{k: v for k, v in self.given.items() if is_training(self.name, k)}}
+
+    def config(self) -> dict[str, Any]:
+        """The experiment as NNI will get it; ValueError for a key or a setting that there is not."""
+        config = experiment_file.load_config(ROOT / self.file, self.overrides())
+        self.computes(shlex.split(config["trialCommand"])[2:])
+        return config
+
+    @property
+    def home(self) -> Path:
+        return (self.folder / "nni").resolve()
+
+    def experiments(self) -> list[Experiment]:
+        """All that NNI has begun here, the newest first."""
+        folders = [path for path in self.home.glob("*") if path.is_dir() and not path.is_symlink()]
+        return [Experiment(path.name, path.name, path)
+                for path in sorted(folders, key=lambda path: path.stat().st_ctime, reverse=True)]
+
+    def found(self) -> Experiment | None:
+        """The newest experiment that can be gone on with: one that was killed while it started cannot."""
+        for experiment in self.experiments():
+            with contextlib.suppress(ValueError):
+                if results.load(experiment.folder, alive=False).settings:
+                    return experiment
+        return None
+
+    def stop_leftovers(self) -> None:
+        """End what a killed pipeline has left running."""
+        for experiment in self.experiments():
+            if processes := manager.processes_of(experiment):
+                print(f"{self.name}: stopping {len(processes)} processes of NNI experiment {experiment.id}, left by an "
+                      "earlier run", flush=True)
+                for note in manager.stop(experiment):
+                    print(f"note: {note}", flush=True)
+
+    def progress(self) -> str:
+        found = self.found()
+        if found is None:
+            return ABSENT
+        self._assert_wanted(results.load(found.folder, alive=False))
+        best = read_object(self.folder / "best.json") or {}
+        return FINISHED if best.get("finished") and best.get("experiment") == found.id else BEGUN
+
+    def _assert_wanted(self, state: results.Results) -> None:
+        made, wanted = experiment_file.read_yaml(self.folder / "config.yml"), self.config()
+        assert_same(self.folder, *(self.computes(shlex.split(one["trialCommand"])[2:]) for one in (made, wanted)))
+        assert_same(self.folder, made, {key: value for key, value in wanted.items() if key not in PLACES})
+        for trial in state.trials:
+            result = read_object(trial.folder / "result.json") or {}
+            assert_pictures(self.folder, self.plan, result)
+            assert_same(self.folder, result.get("config") or {}, self._of_hpo() if "config" in result else {})
+
+    def _of_hpo(self) -> dict[str, Any]:
+        """lr and optimizer that stage 1 hands to stage 2's trials."""
+        best = read_object(self.plan.runs / "hpo/best.json") if self.name == "classic_nas" else None
+        parameters = (best or {}).get("parameters") or {}
+        return {key: parameters[key] for key in ("lr", "optimizer") if key in parameters and key not in self.given}
+
+    def seconds(self) -> float | None:
+        """That its trials took."""
+        found = self.found()
+        trials = results.load(found.folder, alive=False).trials if found else []
+        return sum(trial.seconds or 0.0 for trial in trials) or None
+
+    def outcome(self) -> str:
+        best = read_json(self.folder / "best.json")
+        chosen = ", ".join(str(value) for value in best["parameters"].values()) if self.name == "hpo" else "a network"
+        failed = best["trials"].get("failed", 0)
+        return f"best validation accuracy {best['value']:.2%} ({chosen})" + (
+            f"; {failed} of {best['trials']['total']} trials failed" if failed else "")
+
+    def model(self) -> Path | None:
+        """The best trial's trained network."""
+        found = self.found()
+        best = results.load(found.folder, alive=False).best if found else None
+        return best.folder / "model.pt" if best else None
+
+
+# ---- darts and retrain
+
+
+class RunStage(Stage):
+    """A search or a training by a script of its own, in one run's folder."""
+
+    @property
+    def path(self) -> Path:
+        return self.plan.runs / (SEARCH if self.name == "darts" else FINAL)
+
+    @property
+    def genotype(self) -> Path:
+        return self.plan.runs / SEARCH / "genotype.json"
+
+    def command(self, go_on: bool = False) -> list[str]:
+        script = "darts_search.py" if self.name == "darts" else "retrain.py"
+        go_on = go_on and (self.path / "checkpoint.pt").exists()
+        return [sys.executable, script, *self.words(self.settings()), *(["--resume"] if go_on else [])]
+
+    def settings(self) -> dict[str, Any]:
+        cells = {"genotype": self.genotype} if self.name == "retrain" else {}
+        place = {"runs_dir": self.plan.runs, "name": self.path.name}
+        return {**cells, **self.plan.shared(), **self.given, **place}
+
+    def config(self) -> dict[str, Any]:
+        return self.computes(list(self.words(self.settings())))
+
+    def progress(self) -> str:
+        result, there = read_object(self.path / "result.json"), (self.path / "checkpoint.pt").exists()
+        wanted = self.config()
+        if result is None:
+            return BEGUN if there else ABSENT
+        if self.given.get("recipe", "standard") != "standard":  # whose own settings retrain.py knows
+            wanted = {key: value for key, value in wanted.items() if key in self.given}
+        assert_same(self.path, result["config"], wanted)
+        assert_pictures(self.path, self.plan, result)
+        if self.name == "retrain" and (cells := read_object(self.genotype)):
+            assert_same(self.path, result["architecture"], {key: cells[key] for key in result["architecture"]})
+        leaves = self.genotype if self.name == "darts" else self.path / "model.pt"
+        return FINISHED if leaves.exists() else BEGUN
+
+    def seconds(self) -> float | None:
+        return (read_object(self.path / "result.json") or {}).get("wall_seconds")
+
+    def outcome(self) -> str:
+        result = read_json(self.path / "result.json")
+        if self.name == "darts":
+            return f"cells found, validation accuracy of the supernet {result['value']:.2%}"
+        return f"test accuracy {result['test']['accuracy']:.2%}"
+
+    def model(self) -> Path | None:
+        return self.path / "model.pt" if self.name == "retrain" else None
+
+
+# ---- report
+
+
+class ReportStage:
+    """One page of all results; made again as soon as there are newer ones."""
+
+    name = "report"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.page = plan, plan.runs / "report.html"
+
+    def command(self, go_on: bool = False) -> list[str]:
+        return [sys.executable, "report.py", "--runs", str(self.plan.runs)]
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def progress(self) -> str:
+        sources = [file for name in ("*/best.json", "*/*/result.json") for file in self.plan.runs.glob(name)]
+        newest = max((file.stat().st_mtime for file in sources), default=0.0)
+        return FINISHED if self.page.exists() and self.page.stat().st_mtime > newest else ABSENT
+
+    def seconds(self) -> float | None:
+        return None
+
+    def outcome(self) -> str:
+        return str(self.page)
