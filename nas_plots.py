@@ -141,7 +141,8 @@ def network_figure(state: Results, best: dict[str, Any]) -> Figure:
         f"Best network of {state.name}: trial {state.best.id} of experiment {state.experiment}, validation accuracy "
         f"{state.best.value:.2%}\n{count / 1e6:.2f} million parameters (plain MobileNet: "
         f"{count_parameters(BASELINE, classes) / 1e6:.2f}), {macs / 1e6:.1f} million multiply-adds an image (plain "
-        f"MobileNet: {count_macs(BASELINE, classes) / 1e6:.1f})", fontsize=12, y=1 - 0.1 / height, va="top")
+        f"MobileNet: {count_macs(BASELINE, classes) / 1e6:.1f})", fontsize=12, x=0.4 / width, y=1 - 0.1 / height,
+        ha="left", va="top")
     axes.plot([0.08, width - 0.08], [0, 0], color="#888888", lw=1.5, zorder=1)
     _draw_box(axes, 0, ["stem", "conv 3x3", f"3 to {STEM}"], f"{SIDE}x{SIDE}", "#eeeeee")
     for block in BLOCKS:
@@ -153,7 +154,7 @@ def network_figure(state: Results, best: dict[str, Any]) -> Figure:
     for number, (block, source) in enumerate(chosen):
         if source is not None:
             _draw_skip(axes, block, source, SKIP_COLORS[number], ARCS[number % 2])
-    figure.legend(handles=_legend(sample), loc="lower center", ncols=3, fontsize=10, frameon=False)
+    figure.legend(handles=_legend(sample), loc="lower left", ncols=3, fontsize=10, frameon=False)
     return figure
 
 

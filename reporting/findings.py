@@ -7,13 +7,18 @@ Nothing that is broken raises: it is told in `problems`, and the rest is kept.
 import csv
 import json
 import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from files import read_json
-from guard.results import Results, Trial
+from guard import manager
+from guard.results import Results, Trial, load
+from guard.results_view import write_best, write_csv
 
 DEPTH = 4  # of folders: runs/<stage>/<name>/seed<number>
 OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all
@@ -55,7 +60,6 @@ class Run:
 class Experiment:
     """An NNI experiment; `best` is its best.json, none if no trial has completed. Trials are as in results.csv."""
 
-    path: Path
     name: str
     state: Results
     names: list[str]  # of the parameters
@@ -180,23 +184,62 @@ def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _experiments(folder: Path, problems: list[str]) -> Iterator[Experiment]:
-    for path in sorted({file.parent for name in ("results.csv", "best.json") for file in folder.glob(f"*/{name}")}):
-        best = _object(path / "best.json", path.name, problems)
-        if best and not (isinstance(told := best.get("result"), dict) and _lacks(told) is None):
-            problems.append(f"`{path.name}/best.json`: no whole result of its best trial; its data set is unknown")
-            best = {**best, "result": None}
+    names = ("config.yml", "results.csv", "best.json")
+    for path in sorted({file.parent for name in names for file in folder.glob(f"*/{name}")}):
         try:
-            names, trials = read_trials(path / "results.csv")
-        except (ValueError, OSError, KeyError) as error:
-            problems.append(f"`{path.name}/results.csv`: cannot be read ({error})")
+            going_on = so_far(path)
+        except (ValueError, OSError, yaml.YAMLError) as error:
+            problems.append(f"`{path.name}`: no results.csv of its latest start, and {' '.join(str(error).split())}")
+            going_on = None
+        if going_on is None:
+            if any((path / name).exists() for name in names[1:]):
+                yield from _experiment(path, path.name, problems)
             continue
-        if best and not any(trial.id == best.get("trial") for trial in trials):
-            problems.append(f"`{path.name}`: best.json and results.csv are of different experiments; best.json is left "
-                            "out")
-            best = None
-        told = best or {}
-        state = Results(str(told.get("experiment", "")), str(told.get("stage", path.name)), {}, trials)
-        yield Experiment(path, path.name, state, names, best)
+        problems.append(f"`{path.name}`: experiment {going_on.experiment} goes on, or was broken off; this is what it "
+                        "has so far")
+        with tempfile.TemporaryDirectory() as work:  # best.json beside config.yml would hand an unfinished result on
+            write_csv(going_on, Path(work, "results.csv"))
+            write_best(going_on, Path(work, "best.json"))
+            yield from _experiment(Path(work), path.name, problems)
+
+
+def so_far(path: Path) -> Results | None:
+    """The trials of an experiment that experiment.py has started but not seen end, from NNI's own files, else none.
+
+    path: its folder below the runs. ValueError if NNI does not know the experiment, or only half.
+    """
+    config, table = path / "config.yml", path / "results.csv"
+    if not config.exists() or (table.exists() and table.stat().st_mtime >= config.stat().st_mtime):
+        return None
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    name = settings.get("experimentName") if isinstance(settings, dict) else None
+    starts = {record.get("startTime") or 0: key for key, record in manager.read_registry().items()
+              if record.get("experimentName") == name}
+    written = 1000 * config.stat().st_mtime  # just before the start
+    later = [start for start in starts if start >= written]
+    if not later:
+        raise ValueError("NNI knows of no experiment that started then")
+    experiment = manager.find(starts[min(later)])
+    return load(experiment.folder, alive=manager.manager_process(experiment) is not None)
+
+
+def _experiment(path: Path, name: str, problems: list[str]) -> Iterator[Experiment]:
+    """What results.csv and best.json in `path` tell of experiment `name`."""
+    best = _object(path / "best.json", name, problems)
+    if best and not (isinstance(told := best.get("result"), dict) and _lacks(told) is None):
+        problems.append(f"`{name}/best.json`: no whole result of its best trial; its data set is unknown")
+        best = {**best, "result": None}
+    try:
+        names, trials = read_trials(path / "results.csv")
+    except (ValueError, OSError, KeyError) as error:
+        problems.append(f"`{name}/results.csv`: cannot be read ({error})")
+        return
+    if best and not any(trial.id == best.get("trial") for trial in trials):
+        problems.append(f"`{name}`: best.json and results.csv are of different experiments; best.json is left out")
+        best = None
+    told = best or {}
+    state = Results(str(told.get("experiment", "")), str(told.get("stage", name)), {}, trials)
+    yield Experiment(name, state, names, best)
 
 
 def read_trials(file: Path) -> tuple[list[str], list[Trial]]:

@@ -1,21 +1,14 @@
 """The plots of a report, each a small SVG file that is readable on a phone."""
 
 import io
-import math
 import re
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
 import matplotlib
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-from guard.results import Trial
 
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
          "text.color": "#1c2430", "axes.labelcolor": "#1c2430", "xtick.color": "#1c2430", "ytick.color": "#1c2430",
@@ -32,96 +25,6 @@ def svg(draw: Callable[[], Figure], plain: bool = False) -> bytes:
     with matplotlib.rc_context({key: value for key, value in STYLE.items() if not plain or key.startswith("svg.")}):
         draw().savefig(buffer, format="svg", metadata={"Date": None})
     return PATH.sub(lambda path: DECIMALS.sub(rb"\1", b" ".join(path[0].split())), buffer.getvalue())
-
-
-# ---- hyper-parameters
-
-
-class Scale:
-    """Places of a parameter's values on an axis: numbers far apart by their logarithm, names in their order."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.numeric = all(isinstance(value, int | float) for value in values)
-        self.options = sorted(set(values), key=lambda value: value if self.numeric else str(value))
-        low, high = (self.options[0], self.options[-1]) if self.numeric else (0, 0)
-        self.log = self.numeric and low > 0 and high / low >= 20
-        self.continuous = self.numeric and len(self.options) > 8
-
-    def place(self, value: Any) -> float:
-        if not self.numeric:
-            return float(self.options.index(value))
-        return math.log10(value) if self.log else float(value)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """(place, label): every option, or some numbers of many."""
-        if not self.continuous:
-            return [(self.place(option), f"{option:g}" if self.numeric else str(option)) for option in self.options]
-        low, high = self.place(self.options[0]), self.place(self.options[-1])
-        places = [low + (high - low) * i / 4 for i in range(5)]
-        return [(place, f"{10**place if self.log else place:.2g}") for place in places]
-
-    def share(self, value: Any) -> float:
-        """0 at the lowest place, 1 at the highest."""
-        places = [self.place(option) for option in (self.options[0], self.options[-1])]
-        return (self.place(value) - places[0]) / (places[1] - places[0]) if places[0] != places[1] else 0.5
-
-
-def parallel_coordinates(trials: Sequence[Trial], names: Sequence[str]) -> Figure:
-    """A line a trial through its parameters to its accuracy; the better, the darker. Best first in `trials`."""
-    figure = Figure(figsize=(max(5.2, 1.7 * (len(names) + 1)), 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    scales = [Scale([trial.parameters[name] for trial in trials]) for name in names]
-    metrics = [100 * trial.value for trial in trials]
-    color = Normalize(min(metrics), max(metrics) if max(metrics) > min(metrics) else min(metrics) + 1)
-    for trial in reversed(trials):  # the best on top
-        ys = [scale.share(trial.parameters[name]) for scale, name in zip(scales, names, strict=True)]
-        metric = 100 * trial.value
-        axes.plot(range(len(names) + 1), [*ys, float(color(metric))], color=COLORS(color(metric)),
-                  lw=2.6 if trial is trials[0] else 1.1, alpha=1 if trial is trials[0] else 0.65)
-    for x, (scale, name) in enumerate(zip(scales, names, strict=True)):
-        ticks = [(0.5 if len(scale.options) == 1 else share, label)
-                 for (_, label), share in zip(scale.ticks(), _shares(scale), strict=True)]
-        _draw_axis(axes, x, name, ticks)
-    end = [(i / 4, f"{color.vmin + (color.vmax - color.vmin) * i / 4:.1f}%") for i in range(5)]
-    _draw_axis(axes, len(names), "validation accuracy", end)
-    axes.set_xlim(-0.35, len(names) + 0.55)
-    axes.set_ylim(-0.06, 1.16)
-    return figure
-
-
-def _shares(scale: Scale) -> list[float]:
-    places = [place for place, _ in scale.ticks()]
-    width = (places[-1] - places[0]) or 1
-    return [(place - places[0]) / width for place in places]
-
-
-def _draw_axis(axes: Axes, x: int, name: str, ticks: Sequence[tuple[float, str]]) -> None:
-    axes.plot([x, x], [0, 1], color="#333333", lw=1.2, zorder=5)
-    axes.text(x, 1.09, name, ha="center", va="bottom", weight="bold")
-    for y, label in ticks:
-        axes.text(x + 0.04, y, label, va="center", fontsize=9, zorder=6,
-                  bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8})
-
-
-def effect(trials: Sequence[Trial], name: str) -> Figure:
-    """Accuracy against one parameter, every trial a point; for a few values the median of each, too."""
-    scale = Scale([trial.parameters[name] for trial in trials])
-    figure = Figure(figsize=(4.2, 3.0), layout="constrained")
-    axes = figure.add_subplot(xlabel=name + (", logarithmic" if scale.log else ""), ylabel="validation accuracy, %")
-    axes.scatter([scale.place(trial.parameters[name]) for trial in trials], [100 * trial.value for trial in trials],
-                 s=24, color=VAL, alpha=0.55, linewidth=0, zorder=3)
-    ticks = scale.ticks()
-    axes.set_xticks([place for place, _ in ticks], [label for _, label in ticks],
-                    rotation=30 if len(ticks) > 4 and not scale.numeric else 0,
-                    ha="right" if len(ticks) > 4 and not scale.numeric else "center")
-    if not scale.continuous:
-        step = min((b - a for (a, _), (b, _) in pairwise(ticks)), default=1)
-        for option, (place, _) in zip(scale.options, ticks, strict=True):
-            middle = median(100 * trial.value for trial in trials if trial.parameters[name] == option)
-            axes.plot([place - step / 4, place + step / 4], [middle] * 2, color=BEST, lw=2.2, zorder=4)
-        axes.set_xlim(ticks[0][0] - step / 2, ticks[-1][0] + step / 2)
-    return figure
 
 
 # ---- classic NAS

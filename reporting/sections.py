@@ -90,7 +90,7 @@ def headline(group: Group) -> list[Block]:
         epoch = (result.get("last") or {}).get("epoch", result["config"].get("epochs", UNKNOWN))
         return [Facts([(percent(test["accuracy"]), "accuracy on the test pictures, read once at the end"),
                        (network(run.stage, result), "network"), (millions(result.get("parameters")), "parameters"),
-                       (duration(result.get("wall_seconds")), "of training")]),
+                       *_times(result, group)]),
                 Text(f"`{run.name}`: {recipe(result)}; weights of epoch {epoch}. {rule}")]
     best = [(one.best["value"], f"Experiment `{one.name}`, trial {one.best['trial']}", one.best["result"])
             for one in group.experiments if one.best and isinstance(one.best.get("result"), dict)]
@@ -103,9 +103,18 @@ def headline(group: Group) -> list[Block]:
     return [Facts([(percent(score), "best validation accuracy so far; the final test is still to come"),
                    (network(str(result.get("stage")), result), "network"),
                    (millions(result.get("parameters")), "parameters"),
-                   (duration(result.get("wall_seconds")), "of training")]),
+                   *_times(result, group)]),
             Text(f"{name}: {recipe(result)}; epoch {(result.get('last') or {}).get('epoch', UNKNOWN)}. The stages may "
                  "differ in epochs and validation pictures: see each of them.")]
+
+
+def _times(result: dict[str, Any], group: Group) -> list[tuple[str, str]]:
+    """Of the best network's training, and of all that was computed on the way to it."""
+    trials = [trial.seconds or 0 for experiment in group.experiments for trial in experiment.state.trials]
+    runs = [(run.result or {}).get("wall_seconds") or 0 for run in group.runs
+            if not stages.is_seed_of_search(run, group.runs)]
+    return [(duration(result.get("wall_seconds")), "of training"),
+            (duration(sum(trials) + sum(runs)), "of computing for all results of this part")]
 
 
 def chosen(tested: list[Run]) -> tuple[Run, str]:

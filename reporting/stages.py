@@ -6,7 +6,7 @@ from typing import Any
 from darts_drawing import alphas_figure, cells_figure
 from guard.results import Trial
 from models.darts_genotype import Genotype
-from reporting import plots
+from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run, tests
 from reporting.words import UNKNOWN, duration, millions, network, percent, recipe, slug, value
@@ -28,7 +28,7 @@ def experiment_blocks(experiment: Experiment, runs: list[Run]) -> list[Block]:
     if not experiment.done:
         blocks.append(Text("No trial has completed yet.", "note"))
     elif is_nas(experiment):
-        blocks += _nas_pictures(experiment, runs)
+        blocks += [*_nas_pictures(experiment, runs), *_choices(experiment)]
     else:
         blocks += _hyper_parameter_pictures(experiment)
     return [*blocks, _trials(experiment)]
@@ -51,19 +51,51 @@ def _summary(experiment: Experiment) -> list[Block]:
 
 
 def _hyper_parameter_pictures(experiment: Experiment) -> list[Block]:
-    names = experiment.names[:AXES]
-    trials = [trial for trial in experiment.done if all(name in (trial.parameters or {}) for name in names)]
+    trials, names = _whole(experiment)
     if not trials or not names:
         return []
-    base = slug(experiment.name)
-    about = f"{len(trials)} completed trials of experiment {experiment.name}, validation accuracy after the last epoch"
-    return [Picture(f"{base}-parallel.svg", plots.svg(lambda: plots.parallel_coordinates(trials, names)),
-                    f"Parallel coordinates of {', '.join(names)} and validation accuracy",
-                    f"{about}. The darker, the better; thick: the best.", 560),
+    base, about = slug(experiment.name), _about(experiment, trials)
+    return [_parallel(experiment, trials, names),
             Gallery([Picture(f"{base}-effect-{slug(name)}.svg",
-                             plots.svg(lambda name=name: plots.effect(trials, name)),
+                             plots.svg(lambda name=name: parameter_plots.effect(trials, name)),
                              f"Validation accuracy against {name}",
                              f"{name}: {about}; bars are medians, where there are few values.") for name in names])]
+
+
+def _whole(experiment: Experiment) -> tuple[list[Trial], list[str]]:
+    """The completed trials of which all parameters are known, best first, and the parameters' names."""
+    trials = [trial for trial in experiment.done if all(name in (trial.parameters or {}) for name in experiment.names)]
+    return trials, experiment.names
+
+
+def _about(experiment: Experiment, trials: list[Trial]) -> str:
+    return f"{len(trials)} completed trials of experiment {experiment.name}, validation accuracy after the last epoch"
+
+
+def _parallel(experiment: Experiment, trials: list[Trial], names: list[str]) -> Picture:
+    shown = parameter_plots.telling(trials, names, AXES)
+    few = f" The {AXES} of {len(names)} choices that explain most of the differences." if len(names) > AXES else ""
+    return Picture(f"{slug(experiment.name)}-parallel.svg",
+                   plots.svg(lambda: parameter_plots.parallel_coordinates(trials, shown)),
+                   f"Parallel coordinates of {', '.join(shown)} and validation accuracy",
+                   f"{_about(experiment, trials)}. The darker, the better; thick: the best.{few}",
+                   140 * (len(shown) + 1))
+
+
+def _choices(experiment: Experiment) -> list[Block]:
+    """Of classic NAS: which choices go together with a high accuracy."""
+    trials, names = _whole(experiment)
+    if not trials:
+        return []
+    parts = {title: [name for name in names if name.endswith(ending)]
+             for title, ending in (("operation of each block", "_op"), ("skip into a block, from", "_skip"))}
+    return [_parallel(experiment, trials, names),
+            Picture(f"{slug(experiment.name)}-choices.svg",
+                    plots.svg(lambda: parameter_plots.choices_grid(trials, parts)),
+                    "Mean validation accuracy with each option of each choice",
+                    "Mean validation accuracy, in %, of the trials with each option, and how many they are: "
+                    f"{_about(experiment, trials)}. A tuner does not draw at random: what it liked has many trials.",
+                    900)]
 
 
 def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
@@ -74,7 +106,8 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
     if not isinstance(result, dict):
         return [Text("No best.json: data set and classes are unknown, hence the sizes of the networks too.", "note")]
     base, classes = slug(experiment.name), result["data"]["classes"]
-    found = [nas_plots.Point(count_parameters(trial.parameters, classes), trial.value) for trial in experiment.done]
+    trials, _ = _whole(experiment)
+    found = [nas_plots.Point(count_parameters(trial.parameters, classes), trial.value) for trial in trials]
     baseline = plain_mobilenet(runs, result)
     plain = count_parameters(BASELINE, classes)
     beside = (f"plain MobileNet by the same recipe: {percent(baseline['value'])} with {millions(plain)} parameters"

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 from small_models import CLASSES, GENOTYPE, write
+from test_results import Fake
 
 import report
 from data import Pictures
@@ -23,7 +24,7 @@ from models.darts_genotype import EDGES, OPERATIONS, Genotype
 from models.mobilenet_space import BASELINE, count_parameters
 from reporting import final_test as final
 from reporting.findings import find, read_trials
-from reporting.plots import Scale
+from reporting.parameter_plots import Scale, telling
 from reporting.sections import chosen
 from reporting.stages import plain_mobilenet
 
@@ -169,6 +170,46 @@ def test_broken_files_are_listed_and_the_rest_is_shown(tmp_path):
     assert "42.00%" in text and "Not finished: 1 of 9 epochs" in text and "Training: hpo/halves" in page
 
 
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """An experiment as experiment.py leaves it while it runs: config.yml; the rest is in NNI's folder under HOME."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    config = tmp_path / "runs" / "first" / "config.yml"
+    config.write_text("experimentName: hpo\n")
+    fake = Fake(tmp_path / "nni-experiments" / "abc")
+    fake.trial("A", 0, 0.5)
+    fake.event("B", "RUNNING", 1)
+    (fake.trial_folder("A") / "result.json").write_text(json.dumps(result(value=0.5)))
+    fake.load()
+    start = 1000 * config.stat().st_mtime
+    records = {"old": {"experimentName": "hpo", "startTime": start - 1000}, "xyz": {"experimentName": "other",
+               "startTime": start + 1}, "abc": {"experimentName": "hpo", "startTime": start + 2},
+               "new": {"experimentName": "hpo", "startTime": start + 3000}}
+    (tmp_path / "nni-experiments" / ".experiment").write_text(json.dumps(records))
+    return tmp_path / "runs"
+
+
+def test_an_experiment_shows_what_it_has_so_far(started):
+    """It is the first one of its name that was started after config.yml was written; its files stay as they are."""
+    _, text = build(started)
+    assert "`first`: experiment abc goes on, or was broken off; this is what it has so far" in text
+    assert "2 trials: 1 SUCCEEDED, 1 " in text and "| 1 | A | SUCCEEDED | 50.00% | 0.1 | vgg |" in text
+    assert [path.name for path in (started / "first").iterdir()] == ["config.yml"]
+
+
+def test_an_experiment_that_nni_does_not_know_is_told(started):
+    (started.parent / "nni-experiments" / ".experiment").unlink()
+    write_run(started, "hpo/x", result())
+    assert "`first`: no results.csv of its latest start, and NNI knows of no experiment" in build(started)[1]
+
+
+def test_the_table_of_an_experiment_that_has_ended_counts(started):
+    write_experiment(started, hpo_trials(), "first")
+    _, text = build(started)
+    assert "6 trials: 6 SUCCEEDED" in text and "goes on" not in text
+
+
 def test_best_of_another_experiment_is_not_believed(tmp_path):
     write_experiment(tmp_path, hpo_trials())
     best = json.loads((tmp_path / "hpo/best.json").read_text())
@@ -255,10 +296,24 @@ def test_200_trials_are_small(tmp_path):
 
 def test_scale():
     log, names, few = Scale([0.001, 0.1, 0.01]), Scale(["b", "a", "c"]), Scale([2, 4])
-    assert log.log and log.share(0.01) == pytest.approx(0.5) and names.share("b") == 0.5 and not few.log
-    assert few.ticks() == [(2.0, "2"), (4.0, "4")] and Scale([3]).share(3) == 0.5
-    many = Scale([10.0**-i for i in range(10)])
-    assert many.continuous and [label for _, label in many.ticks()][::4] == ["1e-09", "1"]
+    assert log.log and log.share(log.place(0.01)) == pytest.approx(0.5) and names.share(names.place("b")) == 0.5
+    assert few.ticks() == [(2.0, "2"), (4.0, "4")] and not few.log and Scale([3]).share(3) == 0.5
+    many = Scale([3 * 10.0**-i for i in range(1, 10)])
+    assert many.continuous and [label for _, label in many.ticks()] == ["1e-08", "1e-06", "0.0001", "0.01"]
+    assert [label for _, label in Scale([i / 7 for i in range(15)]).ticks()] == ["0", "0.4", "0.8", "1.2", "1.6", "2"]
+
+
+def test_the_axes_that_are_shown_are_those_that_matter():
+    """One parameter makes the accuracy, one with a value for each trial explains nothing for all that."""
+    rng = np.random.default_rng(0)
+    trials = [Trial(str(i), i, "SUCCEEDED", {"noise": str(i % 40), "weak": i % 2, "strong": ["x", "y", "z"][i % 3],
+                                             "lr": float(10 ** rng.uniform(-4, -1))}) for i in range(80)]
+    for trial in trials:
+        given = trial.parameters
+        trial.value = (0.5 + 0.1 * "xyz".index(given["strong"]) - 0.05 * abs(np.log10(given["lr"]) + 2.5)
+                       + 0.01 * rng.normal())
+    assert telling(trials, ["noise", "weak", "lr", "strong"], 2) == ["lr", "strong"]
+    assert telling(trials[:2], ["noise", "weak", "lr", "strong"], 2) == ["noise", "weak"]  # too few: the first
 
 
 # ---- the final test
