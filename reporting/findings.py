@@ -100,6 +100,7 @@ def find(folder: Path) -> Findings:
         origin = named.setdefault((one.origin.checksum or one.origin.data, one.origin.versions), one.origin)
         group = groups.setdefault(origin, Group())
         (group.experiments if isinstance(one, Experiment) else group.runs).append(one)
+    _settle(groups)
     for group in groups.values():
         group.runs.sort(key=lambda run: (-finished(run), run.name))
 
@@ -109,6 +110,14 @@ def find(folder: Path) -> Findings:
         return not tested, not origin.checksum, -len(group.experiments) - len(group.runs), origin
 
     return Findings(dict(sorted(groups.items(), key=weight)), problems)
+
+
+def _settle(groups: dict[Origin, Group]) -> None:
+    """A run that has not finished belongs to the results of a data set of its name, if they are of one origin."""
+    for unknown in [origin for origin in groups if not origin.checksum]:
+        known = [origin for origin in groups if origin.checksum and origin.data == unknown.data]
+        if len(known) == 1:
+            groups[known[0]].runs += groups.pop(unknown).runs
 
 
 def finished(run: Run) -> float:

@@ -57,7 +57,7 @@ def parallel_coordinates(trials: Sequence[Trial], names: Sequence[str]) -> Figur
     axes.set_axis_off()
     scales = [Scale([trial.parameters[name] for trial in trials]) for name in names]
     metrics = [100 * trial.value for trial in trials]
-    color = Normalize(min(metrics), max(metrics) if max(metrics) > min(metrics) else min(metrics) + 1)
+    color = _colors(metrics)
     for trial in reversed(trials):  # the best on top
         ys = [scale.share(scale.place(trial.parameters[name])) for scale, name in zip(scales, names, strict=True)]
         metric = 100 * trial.value
@@ -70,6 +70,11 @@ def parallel_coordinates(trials: Sequence[Trial], names: Sequence[str]) -> Figur
     axes.set_xlim(-0.35, len(names) + 0.55)
     axes.set_ylim(-0.06, 1.16)
     return figure
+
+
+def _colors(values: Sequence[float]) -> Normalize:
+    """Where all are equal, all are the best."""
+    return Normalize(min(values) - (min(values) == max(values)), max(values))
 
 
 def _draw_axis(axes: Axes, x: int, name: str, ticks: Sequence[tuple[float, str]]) -> None:
@@ -140,7 +145,7 @@ def choices_grid(trials: Sequence[Trial], parts: dict[str, Sequence[str]]) -> Fi
     panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=rows)[:, 0]
     columns = {title: [_by_option(trials, name) for name in names] for title, names in parts.items()}
     means = [fmean(values) for found in columns.values() for column in found for values in column.values()]
-    color = Normalize(min(means), max(means) if max(means) > min(means) else min(means) + 1)
+    color = _colors(means)
     for axes, (title, names) in zip(panels, parts.items(), strict=True):
         _draw_grid(axes, columns[title], options[title], color)
         axes.set_title(title, fontsize=10, loc="left", weight="bold")

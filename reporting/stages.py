@@ -52,8 +52,8 @@ def _summary(experiment: Experiment) -> list[Block]:
 
 def _hyper_parameter_pictures(experiment: Experiment) -> list[Block]:
     trials, names = _whole(experiment)
-    if not trials or not names:
-        return []
+    if len(trials) < 2 or not names:
+        return [Text("Fewer than two trials have completed: there is nothing to compare.", "note")]
     base, about = slug(experiment.name), _about(experiment, trials)
     return [_parallel(experiment, trials, names),
             Gallery([Picture(f"{base}-effect-{slug(name)}.svg",
@@ -85,7 +85,7 @@ def _parallel(experiment: Experiment, trials: list[Trial], names: list[str]) -> 
 def _choices(experiment: Experiment) -> list[Block]:
     """Of classic NAS: which choices go together with a high accuracy."""
     trials, names = _whole(experiment)
-    if not trials:
+    if len(trials) < 2:
         return []
     parts = {title: [name for name in names if name.endswith(ending)]
              for title, ending in (("operation of each block", "_op"), ("skip into a block, from", "_skip"))}

@@ -150,6 +150,18 @@ def test_other_data_and_other_versions_are_kept_apart(tmp_path):
     assert "**91.00%**" in one and "92.00%" not in one and "93.00%" not in one
 
 
+def test_an_unfinished_run_is_shown_with_the_results_of_its_data(tmp_path):
+    """As long as there is no doubt which these are."""
+    write_run(tmp_path, "hpo/a", result())
+    write_run(tmp_path, "retrain/now", epochs=1)
+    write_run(tmp_path, "retrain/else", {})
+    (tmp_path / "retrain/else/config.json").write_text('{"data": "other"}')
+    names = [{run.name for run in group.runs} for group in find(tmp_path).groups.values()]
+    assert names == [{"hpo/a", "retrain/now"}, {"retrain/else"}]
+    write_run(tmp_path, "hpo/b", result(checksum="b" * 64))
+    assert {"retrain/now"} in [{run.name for run in group.runs} for group in find(tmp_path).groups.values()]
+
+
 def test_broken_files_are_listed_and_the_rest_is_shown(tmp_path):
     write_run(tmp_path, "hpo/broken", result())
     (tmp_path / "hpo/broken/result.json").write_text('{"stage": "h')
