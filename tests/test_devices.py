@@ -1,0 +1,88 @@
+"""A step's tensors all live on the model's device, and nobody waits for it: seen without a GPU, on the meta device.
+
+The meta device computes shapes alone. It refuses what a GPU refuses, a tensor of the CPU among its own, and what a GPU
+has to be waited for: any look at a value. A GPU itself may still find fault with a step; this is what can be known here.
+"""
+
+import random
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import autoaugment
+from augmentation import Augmentation, Draws
+from bilevel import Batch, architecture_step, first_order, second_order, weight_step
+from models import MODELS, build_model, mobilenet_space
+from models.darts_genotype import load_genotype
+from models.darts_network import DartsNetwork
+from models.darts_supernet import Supernet
+from training import build_optimizer, train_step
+
+META = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows no meta device, not even where it is disabled."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+
+
+@pytest.fixture
+def batch() -> Batch:
+    images = torch.randn(4, 3, 32, 32, device=META).to(memory_format=torch.channels_last)
+    return Batch(images, torch.randint(10, (4,), device=META))
+
+
+def on_meta(build) -> nn.Module:
+    with META:
+        return build().to(memory_format=torch.channels_last)
+
+
+def train(model: nn.Module, batch: Batch, optimizer: str = "SGD") -> None:
+    step = partial(train_step, lr=0.1, dtype=torch.float32, label_smoothing=0.1, clip=5.0, auxiliary=0.4)
+    loss, correct = step(model, build_optimizer(model, optimizer, 0.1, 1e-4, 0.9), *batch)
+    assert loss.device == correct.device == META
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_step_of_the_zoo(name, batch):
+    train(on_meta(lambda: build_model(name, 10)), batch, "Adam")
+
+
+def test_steps_of_sampled_networks(batch):
+    rng = random.Random(0)
+    for _ in range(5):
+        sample = {label: rng.choice(choices) for label, choices in mobilenet_space.choices().items()}
+        train(on_meta(lambda sample=sample: mobilenet_space.build(sample, 10)), batch)
+
+
+@pytest.mark.parametrize("name", ["DARTS_V1", "DARTS_V2", "PC_DARTS"])
+def test_step_of_a_retrain(name, batch):
+    model = on_meta(lambda: DartsNetwork(load_genotype(name), 3, 8, 10, 5, auxiliary=True))
+    model.drop_path_probability(0.2)
+    train(model, batch)
+
+
+@pytest.mark.parametrize(("order", "settings"), [
+    (1, {}), (2, {}), (1, {"partial_channels": 4}), (1, {"recompute": True}), (1, {"fused": False})], ids=str)
+def test_step_of_a_search(order, settings, batch):
+    model = on_meta(lambda: Supernet(3, 8, 10, 3, **settings))
+    weights, alphas = torch.optim.SGD(model.weights(), 0.1, 0.9), torch.optim.Adam(model.alphas(), 0.1)
+    gradient = partial(first_order, model, batch) if order == 1 else partial(second_order, model, batch, batch, weights)
+    hits = [architecture_step(model, alphas, gradient, decay=0.1), weight_step(model, weights, batch, clip=5.0)]
+    assert all(value.device == META for hit in hits for value in hit)
+
+
+@pytest.mark.parametrize("policy", ["basic", "autoaugment"])
+def test_augmentation(policy):
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=16, policy=policy)
+    draws = augmentation.draw(6, torch.Generator().manual_seed(0))
+    moved = Draws(*(draw.to(META) for draw in draws[:-1]),
+                  draws.policy and autoaugment.Drawn(*(rows.to(META) for rows in draws.policy)))
+    pixels, index = (torch.empty(size, dtype=dtype, device=META) for size, dtype in (((9, 32, 32), torch.int32),
+                                                                                   ((6,), torch.int64)))
+    found = augmentation(pixels, index, moved, torch.empty((), dtype=torch.int32, device=META))
+    assert found.device == META and found.shape == (6, 32, 32)
