@@ -1,7 +1,7 @@
 """A step's tensors all live on the model's device, and nobody waits for it: seen without a GPU, on the meta device.
 
 The meta device computes shapes alone. It refuses what a GPU refuses, a tensor of the CPU among its own, and what a GPU
-has to be waited for: any look at a value. A GPU itself may still find fault with a step; this is what can be known here.
+has to be waited for: any look at a value. A GPU may still find fault with a step; this is what can be known without.
 """
 
 import random
