@@ -19,15 +19,8 @@ setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, 
 	touch $@
 
 RUNS ?= runs/demo
-demo: setup  ## all stages in small on digits, and a report of them (about 7 minutes on 2 CPU cores)
-	$(BIN)/python experiment.py run config_demo.yml --out $(RUNS)/hpo $(ARGS)
-	$(BIN)/python experiment.py run config_demo_nas.yml --out $(RUNS)/classic_nas $(NAS_ARGS)
-	$(BIN)/python darts_search.py --data digits --train-size 400 --batch-size 50 --channels 4 --layers 3 --epochs 4 \
-		--frozen 0.25 --alpha-lr 0.01 --runs-dir $(RUNS) --name demo $(SEARCH_ARGS)
-	$(BIN)/python retrain.py --genotype $(RUNS)/darts_search/demo/genotype.json --data digits --channels 8 --layers 4 \
-		--epochs 7 --batch-size 32 --lr 0.05 --cutout 0 --auxiliary 0 --drop-path 0 --runs-dir $(RUNS) --name demo \
-		$(RETRAIN_ARGS)
-	$(BIN)/python report.py --runs $(RUNS)
+demo: setup  ## all stages in small on digits, and a report of them (about 7 minutes on 2 CPU cores); goes on after a stop
+	$(BIN)/python pipeline.py --data digits --budget demo --runs-dir $(RUNS) --resume $(ARGS)
 
 test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest

@@ -199,8 +199,8 @@ def left(stages: list[AnyStage], taken: dict[str, float | None]) -> str:
 def advice(runs: Path, resume: str) -> str:
     """What to do about a failure."""
     free = shutil.disk_usage(runs).free
-    full = f"The disk of {runs} has only {free / 1e6:.0f} MB left: make room. " if free < LOW_DISK else ""
-    return f"{full}Then go on with: {resume}"
+    cure = f"The disk of {runs} has only {free / 1e6:.0f} MB left: make room" if free < LOW_DISK else "Mend it"
+    return f"{cure}, then go on with: {resume}"
 
 
 def execute(command: list[str], lock: int, signals: Signals) -> int:

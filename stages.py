@@ -225,6 +225,10 @@ class RunStage(Stage):
         return {**cells, **self.plan.shared(), **self.given, **place}
 
     def config(self) -> dict[str, Any]:
+        """The settings that decide over the results; ValueError for one that there is not."""
+        for key in self.given:
+            if not is_training(self.name, key):
+                merge(SETTINGS[self.name], {key: None})  # which names the nearest one
         return self.computes(list(self.words(self.settings())))
 
     def progress(self) -> str:

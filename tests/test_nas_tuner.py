@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import random
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable
@@ -434,15 +433,6 @@ def test_shipped_experiments_name_what_there_is(file: str) -> None:
     command = config["trialCommand"].split()
     script, settings = command[1], command_line(ClassicNasConfig, command[2:], "")
     assert script == "classic_nas_trial.py" and settings["max_params"] == 3217226
-
-
-def test_demo_hands_its_first_stage_s_result_to_the_second() -> None:
-    second = yaml.safe_load((TESTS.parent / "config_demo_nas.yml").read_text())
-    settings = command_line(ClassicNasConfig, second["trialCommand"].split()[2:], "")
-    targets = (TESTS.parent / "Makefile").read_text()
-    runs = re.search(r"^RUNS \?= (\S+)$", targets, re.MULTILINE)[1]
-    assert "run config_demo.yml --out $(RUNS)/hpo " in targets and settings["hpo_best"] == f"{runs}/hpo/best.json"
-    assert targets.index("run config_demo.yml") < targets.index("run config_demo_nas.yml")
 
 
 # ---- in NNI

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from PIL import Image
+from test_pipeline import TINY as TINY_STAGES
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -54,9 +55,10 @@ def less(command: str, site: dict) -> str:
     if command.startswith("python experiment.py results"):
         return f"{command} --out {site['folder']}/out"
     if command == "make demo":
-        nas = few.replace("hpo_trial", "classic_nas_trial")
-        return (f"make demo RUNS={site['folder']}/demo ARGS=\"{few}\" NAS_ARGS=\"{nas}\" SEARCH_ARGS=\"{tiny}\" "
-                f"RETRAIN_ARGS=\"{tiny.replace('--val-size 32', '')} --channels 4\"")
+        tiny = f"--data-dir {site['data_dir']} --set {' '.join(TINY_STAGES)}"
+        return f"make demo RUNS={site['folder']}/demo ARGS='{tiny}'"
+    if command.startswith("python pipeline.py"):  # make demo runs it
+        return f"{command.replace('my_pictures', 'digits')} --dry-run --runs-dir {site['folder']}/pipeline"
     if "nnictl create" in command:
         return command.replace("config_hpo.yml", str(site["config"])) + f" --port {site['port']}"
     return command
