@@ -9,7 +9,7 @@ from models.darts_genotype import Genotype
 from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run, tests
-from reporting.words import UNKNOWN, duration, millions, network, percent, recipe, slug, value
+from reporting.words import UNKNOWN, data_name, duration, millions, network, percent, recipe, slug, value
 
 NAS_LABEL = "block01_op"  # what only the space of stage 2 has
 AXES = 6  # parameters that a parallel plot can show
@@ -174,7 +174,7 @@ def search_blocks(run: Run, runs: list[Run]) -> list[Block]:
         blocks.append(Text(f"{percent(result.get('value'))} {result.get('metric', '')}. {_search_recipe(run)}"))
     else:
         blocks.append(Text(f"Not finished: {run.epochs} of {run.config.get('epochs', '?')} epochs, "
-                           f"{run.config.get('data', 'unknown data')}, seed {run.config.get('seed', '?')}.", "warning"))
+                           f"{data_name(run.config)}, seed {run.config.get('seed', '?')}.", "warning"))
     if not told:
         return [*blocks, Text("No epoch has ended yet.", "note")]
     genotype, base = Genotype.from_json(told), slug(run.name)
@@ -211,7 +211,7 @@ def training_blocks(run: Run, runs: list[Run]) -> list[Block]:
     blocks: list[Block] = [Heading(3, f"Training: {run.name}")]
     if not run.result:
         blocks.append(Text(f"Not finished: {run.epochs} of {run.config.get('epochs', '?')} epochs, "
-                           f"{run.config.get('data', 'unknown data')}, seed {run.config.get('seed', '?')}.", "warning"))
+                           f"{data_name(run.config)}, seed {run.config.get('seed', '?')}.", "warning"))
     else:
         blocks += [Text(f"{network(run.stage, run.result)}. {recipe(run.result)}; "
                         f"{duration(run.result.get('wall_seconds'))}."), _figures(run.result)]
@@ -238,8 +238,9 @@ def _figures(result: dict[str, Any]) -> Table:
     for name, key in (("last epoch", "last"), ("epoch that was best on validation", "best"), ("final test", "test")):
         record = result.get(key)
         if isinstance(record, dict):
-            split = "test" if key == "test" else "validation"
-            accuracy, loss = (record.get(what, record.get(f"val_{what}")) for what in ("accuracy", "loss"))
+            split = "test" if key == "test" else "validation" if "val_accuracy" in record else "training"
+            of = {"test": "", "validation": "val_", "training": "train_"}[split]
+            accuracy, loss = (record.get(of + what) for what in ("accuracy", "loss"))
             rows.append([name, str(record.get("epoch", "the last" if key == "test" else "")), split, percent(accuracy),
                          f"{loss:.4f}" if isinstance(loss, int | float) else UNKNOWN])
     return Table(["figures", "epoch", "pictures", "accuracy", "loss"], rows, (1, 3, 4))
@@ -247,7 +248,7 @@ def _figures(result: dict[str, Any]) -> Table:
 
 def _curves(run: Run, base: str) -> list[Picture]:
     """Accuracy and loss of training and validation over the epochs, as far as they were recorded."""
-    about = f"{run.name}, {run.config.get('data', 'unknown data')}, seed {run.config.get('seed', UNKNOWN)}"
+    about = f"{run.name}, {data_name(run.config)}, seed {run.config.get('seed', UNKNOWN)}"
     return [Picture(f"{base}-{quantity}.svg", plots.svg(lambda quantity=quantity: plots.curves(run.metrics, quantity)),
                     f"{quantity} over the epochs", f"{quantity.capitalize()}: {about}.")
             for quantity in ("accuracy", "loss")

@@ -30,6 +30,11 @@ def value(item: Any) -> str:
     return f"{item:g}" if isinstance(item, float) else str(item)
 
 
+def data_name(settings: dict[str, Any]) -> str:
+    """Of the data set in the settings of a run, without the folders above it."""
+    return Path(str(settings.get("data", "unknown data"))).name
+
+
 def recipe(result: dict[str, Any]) -> str:
     """On what and how long, such as: digits, 1294 training and 143 validation images, 30 epochs, seed 0"""
     data, config = result["data"], result["config"]
@@ -46,7 +51,7 @@ def network(stage: str, result: dict[str, Any]) -> str:
     if named := config.get("genotype"):
         file = Path(str(named))
         name = file.parent.name if file.name == "genotype.json" else file.stem
-        return f"DARTS {name}, {config.get('layers')} cells"
+        return f"{name if 'DARTS' in name else f'DARTS {name}'}, {config.get('layers')} cells"
     if config.get("baseline"):
         return "plain MobileNet"
     if result.get("architecture"):
