@@ -1,8 +1,8 @@
 """Prediction from picture files against the raw forward pass of the same network, and its peak memory.
 
-Forward: the network alone on a ready batch, again and again. Predict: what predict.py does, from files to lines, with
-decoding in other processes meanwhile; they have started before. Memory is that of a fresh process for a tenth of the
-files and for all of them, its workers apart.
+Forward: the network alone on a ready batch, again and again; in pieces: the same as predict.py splits it on a CPU.
+Predict: what predict.py does, from files to lines, with decoding in other processes meanwhile, which have started
+before. Memory is that of a fresh process for a tenth of the files and for all of them, its workers apart.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from config import run_script
 from model_file import TrainedModel
 from models import MODELS, build_model
 from picture_files import Decoder, find_pictures
-from predict import SIDE, classifier, lines
+from predict import PIECE, SIDE, classifier, lines
 from training import pick_device, pick_dtype, set_seed
 
 CLASSES = 10
@@ -47,16 +47,18 @@ def run(args) -> None:
     with Decoder(SIDE, args.workers) as decoder:
         for name in args.models:
             trained = network(name, device)
-            sides = {"forward": forward(trained, args.files, args.batch_size),
+            sides = {"forward": forward(trained, args.files, args.batch_size, args.batch_size),
+                     "in pieces": forward(trained, args.files, args.batch_size, PIECE),
                      "predict": prediction(trained, decoder, args.images, args.files, args.batch_size)}
             speeds[name] = take_turns(sides, args.rounds, device)
             print(f"{name} done", file=sys.stderr, flush=True)
         workers = decoder.workers
     rows = [{"network": name, **{f"{side} pictures/s": spread(values) for side, values in speed.items()},
-             "predict of forward": ratio(speed, "predict", "forward")} for name, speed in speeds.items()]
+             **{f"predict of {side}": ratio(speed, "predict", side) for side in ("forward", "in pieces")}}
+            for name, speed in speeds.items()]
     publish("Prediction from files against the forward pass", rows, where,
             f"Pictures per second: median (smallest to largest) of {args.rounds} rounds of {args.files} files, batch "
-            f"{args.batch_size}; {workers} decoding processes.")
+            f"{args.batch_size}, pieces of {PIECE}; {workers} decoding processes.")
     growth = {} if args.no_memory else memory(args, where)
     save(args.out, args, where, pictures_per_second=speeds, memory=growth)
 
@@ -82,8 +84,8 @@ def network(name: str, device: torch.device) -> TrainedModel:
     return TrainedModel(build_model(name, CLASSES).to(device).eval(), {}, normalization, classes, {})
 
 
-def forward(trained: TrainedModel, files: int, batch_size: int) -> Callable[[], int]:
-    """A side of the comparison: as many whole batches as `files` fill."""
+def forward(trained: TrainedModel, files: int, batch_size: int, piece: int) -> Callable[[], int]:
+    """A side of the comparison: as many whole batches as `files` fill, each in pieces of so many pictures."""
     device = trained.normalization.mean.device
     dtype = pick_dtype("auto", device, trained.model)
     model: nn.Module = trained.model.to(memory_format=torch.channels_last)
@@ -93,7 +95,8 @@ def forward(trained: TrainedModel, files: int, batch_size: int) -> Callable[[], 
     def side() -> int:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             for _ in range(files // batch_size):
-                model(x)
+                for part in x.split(piece):
+                    model(part)
         return files // batch_size * batch_size
 
     return side
