@@ -126,21 +126,25 @@ def fitted(budget: str, stage: str, images: int) -> dict[str, Any]:
 
 START = 9.0  # seconds from one trial of an experiment to the next, over its training
 EXPERIMENT = 15.0  # seconds to start and stop NNI
-SECONDS_AN_IMAGE = {  # of training, on 2 cores of a CPU: docs/results.md, and for retrain and darts scaled from there
-    "hpo": 0.030, "classic_nas": 0.012, "darts": 0.083, "retrain": 0.085}
+REPORT = 15.0
+# Seconds of training an image on 2 CPU cores, from docs/results.md: the mean of the networks of hpo's search space, a
+# network of stage 2, a step of the published search and retrain.
+SECONDS_AN_IMAGE = {"hpo": 0.030, "classic_nas": 0.012, "darts": 0.083, "retrain": 0.085}
+TWO_NETWORKS = 0.005  # the same for hpo in config_demo.yml, whose networks are small
 
 
-def cores_seconds(stage: str, settings: dict[str, Any], images: int) -> float:
-    """A rough guess of a stage's seconds on 2 CPU cores; only its ratio to other stages is used once one has ended."""
+def cores_seconds(budget: str, stage: str, settings: dict[str, Any], images: int) -> float:
+    """A rough guess of a stage's seconds on 2 CPU cores; once a stage has ended, only the ratio to it is used."""
     if stage == "report":
-        return 15.0
+        return REPORT
     full = {**{f.name: f.default for f in dataclasses.fields(SETTINGS[stage])}, **settings}
-    seen = int(full["epochs"]) * (int(full["train_size"]) or images) * SECONDS_AN_IMAGE[stage]
-    if stage == "darts":
-        return START + seen / 2 * (int(full["channels"]) * int(full["layers"])) / (16 * 8)
+    seen = int(full["epochs"]) * (int(full["train_size"]) or images)
+    each = TWO_NETWORKS if (budget, stage) == ("demo", "hpo") else SECONDS_AN_IMAGE[stage]
+    if stage == "darts":  # weights and alphas have half of the images each; small networks are slower than their size
+        return START + seen / 2 * each * (int(full["channels"]) * int(full["layers"]) / (16 * 8)) ** 0.5
     if stage == "retrain":
-        return START + seen * (int(full["channels"]) * int(full["layers"])) / (36 * 20)
-    return EXPERIMENT + int(full["maxTrialNumber"]) * (START + seen)
+        return START + seen * each * int(full["channels"]) * int(full["layers"]) / (36 * 20)
+    return EXPERIMENT + int(full["maxTrialNumber"]) * (START + seen * each)
 
 
 def duration(seconds: float) -> str:

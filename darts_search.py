@@ -59,8 +59,10 @@ def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: A
     choosing = config.choice_epochs > 0 and (config.seeds > 1 or trial.under_nni())
     found = []
     for seed in seeds:
-        one = dataclasses.replace(config, seed=seed, seeds=1)
-        searched = search(one, pictures, device, path / f"seed{seed}" if config.seeds > 1 else path)
+        place = path / f"seed{seed}" if config.seeds > 1 else path
+        begun = config.seeds == 1 or (place / "checkpoint.pt").exists()  # of several seeds, the later ones are not
+        one = dataclasses.replace(config, seed=seed, seeds=1, resume=config.resume and begun)
+        searched = search(one, pictures, device, place)
         if choosing:
             value = complete_training(searched.genotype, one, pictures, device, searched.path)
             searched = searched._replace(value=value)

@@ -23,29 +23,23 @@ Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data 
 started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.
 """
 
-import contextlib
-import ctypes
-import fcntl
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from config import command_line, merge, run_script
 from files import atomic_write, read_json
 from guard import manager, preflight
+from processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from stopping import Signals
 
 KNOWN = {"cifar10": (50_000, 10), "digits": (1_437, 10)}  # training images and classes
-PR_SET_PDEATHSIG = 1  # of prctl(2)
-WAIT_SECONDS = 240.0  # for what a killed pipeline has left: a start and a stop of NNI
 LOW_DISK = 200e6  # bytes
 AnyStage = ExperimentStage | RunStage | ReportStage
 
@@ -71,7 +65,7 @@ def run(argv: list[str]) -> int:
             return code
         with Signals() as signals:
             try:
-                return work(stages, lambda command: execute(command, lock, signals), signals, again(argv))
+                return work(stages, lambda command: execute(command, ROOT, lock, signals), signals, again(argv))
             except OSError as error:
                 print(f"failed: {error}\n{advice(runs, again(argv))}", file=sys.stderr)
                 return 1
@@ -188,7 +182,8 @@ def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signal
 
 def left(stages: list[AnyStage], taken: dict[str, float | None]) -> str:
     """An estimate of the time left, from what the stages so far have taken."""
-    guess = {stage.name: cores_seconds(stage.name, getattr(stage, "given", {}), stage.plan.images) for stage in stages}
+    guess = {stage.name: cores_seconds(stage.plan.budget, stage.name, getattr(stage, "given", {}), stage.plan.images)
+             for stage in stages}
     known = {name: seconds for name, seconds in taken.items() if seconds}
     rest = sum(seconds for name, seconds in guess.items() if name not in taken)
     if not known:
@@ -201,75 +196,6 @@ def advice(runs: Path, resume: str) -> str:
     free = shutil.disk_usage(runs).free
     cure = f"The disk of {runs} has only {free / 1e6:.0f} MB left: make room" if free < LOW_DISK else "Mend it"
     return f"{cure}, then go on with: {resume}"
-
-
-def execute(command: list[str], lock: int, signals: Signals) -> int:
-    """Run a stage to its end and return its exit code; a signal to us is handed on, and its clean stop awaited.
-
-    In a session of its own, so that it gets a Ctrl-C from us alone, once. It inherits the lock.
-    """
-    child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock],
-                             preexec_fn=tied_to_us())
-    asked = False
-    try:
-        while child.poll() is None:
-            if signals.received and not asked:
-                child.terminate()
-                asked = True
-            time.sleep(0.1)
-    finally:
-        if child.poll() is None:  # we crash
-            child.terminate()
-            child.wait()
-    return child.returncode
-
-
-def tied_to_us() -> Callable[[], None]:
-    """What a child calls before its program: the kernel shall send it SIGTERM when we die, however that happens."""
-    libc, us = ctypes.CDLL(None), os.getpid()
-
-    def tie() -> None:
-        if hasattr(libc, "prctl"):  # Linux
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != us:  # we died before that
-            os._exit(1)
-
-    return tie
-
-
-@contextlib.contextmanager
-def at_work(runs: Path) -> Iterator[int]:
-    """Hold the folder's lock file: one pipeline at a time, and none before all that a killed one has started is gone.
-
-    A lock of fcntl dies with this process. One of flock is shared by all that inherit the file: the stages, and what
-    experiment.py starts NNI by. They do not know of each other.
-    """
-    runs.mkdir(parents=True, exist_ok=True)
-    file = os.open(runs / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"runs_dir = {str(runs)!r}: another pipeline is at work there") from None
-        end, told = time.monotonic() + WAIT_SECONDS, False
-        while not _free(file):
-            if time.monotonic() > end:
-                raise ValueError(f"runs_dir = {str(runs)!r}: a stage of an earlier run is still at work there")
-            if not told:
-                print("waiting for a stage of an earlier run to stop", flush=True)
-            told = True
-            time.sleep(0.2)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _free(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 # ---- the end

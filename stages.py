@@ -216,8 +216,12 @@ class RunStage(Stage):
 
     def command(self, go_on: bool = False) -> list[str]:
         script = "darts_search.py" if self.name == "darts" else "retrain.py"
-        go_on = go_on and (self.path / "checkpoint.pt").exists()
+        go_on = go_on and self._begun()
         return [sys.executable, script, *self.words(self.settings()), *(["--resume"] if go_on else [])]
+
+    def _begun(self) -> bool:
+        """Whether there is a checkpoint, of several searches that of any."""
+        return any(self.path.glob("checkpoint.pt")) or any(self.path.glob("seed*/checkpoint.pt"))
 
     def settings(self) -> dict[str, Any]:
         cells = {"genotype": self.genotype} if self.name == "retrain" else {}
@@ -232,10 +236,9 @@ class RunStage(Stage):
         return self.computes(list(self.words(self.settings())))
 
     def progress(self) -> str:
-        result, there = read_object(self.path / "result.json"), (self.path / "checkpoint.pt").exists()
-        wanted = self.config()
+        result, wanted = read_object(self.path / "result.json"), self.config()
         if result is None:
-            return BEGUN if there else ABSENT
+            return BEGUN if self._begun() else ABSENT
         if self.given.get("recipe", "standard") != "standard":  # whose own settings retrain.py knows
             wanted = {key: value for key, value in wanted.items() if key in self.given}
         assert_same(self.path, result["config"], wanted)

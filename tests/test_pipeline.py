@@ -29,6 +29,7 @@ from config import command_line, identity, merge
 from files import write_json
 from guard import manager
 from guard.manager import Experiment
+from processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
 from stopping import Signals
 
@@ -198,14 +199,16 @@ pathlib.Path(sys.argv[1], "started").touch()
 time.sleep(100)
 """
 OWNER = """
-import sys, pipeline
+import sys
 from pathlib import Path
+from config import run_script
+from processes import at_work, execute
 from stopping import Signals
 def run():
-    with pipeline.at_work(Path(sys.argv[1])) as lock, Signals() as signals:
-        code = pipeline.execute([sys.executable, "-c", sys.argv[2], sys.argv[1]], lock, signals)
+    with at_work(Path(sys.argv[1])) as lock, Signals() as signals:
+        code = execute([sys.executable, "-c", sys.argv[2], sys.argv[1]], Path(), lock, signals)
         return 128 + signals.received if signals.received else code
-sys.exit(pipeline.run_script(run))
+sys.exit(run_script(run))
 """
 
 
@@ -254,8 +257,8 @@ def test_crash_of_the_pipeline_ends_its_stage(tmp_path: Path) -> None:
         def received(self, value: int | None) -> None:
             pass
 
-    with pipeline.at_work(tmp_path) as lock, pytest.raises(RuntimeError, match="crash"):
-        pipeline.execute([sys.executable, "-c", TOY, str(tmp_path)], lock, Broken())
+    with at_work(tmp_path) as lock, pytest.raises(RuntimeError, match="crash"):
+        execute([sys.executable, "-c", TOY, str(tmp_path)], ROOT, lock, Broken())
     assert (tmp_path / "stopped").exists()
 
 
