@@ -24,6 +24,7 @@ import psutil
 
 DEFAULT_PORT = 8080
 START_SECONDS = 120.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
+NOT_READY = "JSONDecodeError"  # how nnictl ends when NNI's server, on a busy machine, cannot answer it yet
 STOP_SECONDS = 60.0  # NNI's own limit for its shutdown
 PRELOAD = Path(__file__).resolve().with_name("loopback.cjs")
 
@@ -251,6 +252,15 @@ def holder(port: int) -> str:
 
 def create(config_file: Path, port: int, home: Path) -> Experiment:
     """`nnictl create` into `home`; StartFailed unless its manager lives and listens on loopback only."""
+    try:
+        return _create(config_file, port, home)
+    except StartFailed as error:
+        if NOT_READY not in str(error):
+            raise
+    return _create(config_file, port, home)
+
+
+def _create(config_file: Path, port: int, home: Path) -> Experiment:
     code, output = _nnictl(["create", "--config", str(config_file), "--port", str(port)])
     started = re.search(r"Experiment ID: (\w+)", output)
     if started is None:

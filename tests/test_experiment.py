@@ -427,6 +427,22 @@ def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
     assert done.stdout.split() == ["127.0.0.1"] * 20, done.stderr
 
 
+def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
+    import nni_node
+
+    script = """
+        const { promisify } = require('util');
+        for (const words of ['Tuner did not connect', 'another']) {
+            const timer = setTimeout(new Function(`return '${words}'`), 10000);
+            console.log(timer._idleTimeout);
+            clearTimeout(timer);
+        }
+        promisify(setTimeout)(1, 'promised').then(console.log);"""
+    node = Path(nni_node.__path__[0]) / "node"
+    done = subprocess.run([node, "--require", manager.PRELOAD, "-e", script], capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
+
+
 def test_launch_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
     monkeypatch.setenv("NNI_PLATFORM", "local")

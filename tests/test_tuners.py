@@ -36,3 +36,29 @@ def test_without_swaps_it_is_nnis_tpe():
             tuner.receive_trial_result(i, {}, -((suggested[-1] - 0.3) ** 2))
             tuner.trial_end(i, True)
     assert suggested[:40] == suggested[40:]
+
+
+def test_a_resumed_search_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    """NNI makes a new tuner, calls load_checkpoint, gives the search space, and tells all results so far."""
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(tmp_path))
+    space = {"x": {"_type": "choice", "_value": list(range(50))}}
+
+    def tuned(tuner, numbers):
+        for i in numbers:
+            x = tuner.generate_parameters(i)["x"]
+            tuner.receive_trial_result(i, {}, -abs(x - 20))
+            tuner.trial_end(i, True)
+            yield x
+
+    whole = TPE("maximize", seed=1)
+    whole.update_search_space(space)
+    wanted = list(tuned(whole, range(30)))
+
+    first = TPE("maximize", seed=1)
+    first.update_search_space(space)
+    found = list(tuned(first, range(12)))
+    second = TPE("maximize", seed=1)
+    second.load_checkpoint()
+    second.update_search_space(space)
+    second.import_data([{"parameter": {"x": x}, "value": -abs(x - 20)} for x in found])
+    assert found + list(tuned(second, range(12, 30))) == wanted
