@@ -30,6 +30,7 @@ from nni.tuner import Tuner
 from nni.utils import extract_scalar_reward
 
 from files import read_json, write_json
+from guard.tuners import never_begun
 from nas_ranking import Choices, Key, expect, normal_ranks
 
 DRAWS = 10_000  # random samples without an allowed new one before a space counts as used up
@@ -67,6 +68,7 @@ class EvolutionTuner(Tuner):
         self.rng = np.random.default_rng(seed)
         self.seen: dict[Key, None] = {}  # every sample that was proposed or imported, in order
         self.running: dict[int, Key] = {}  # parameter id -> sample without a result
+        self.lost: list[Key] = []  # proposed, but not begun when NNI was stopped: proposed again
         self.failed: set[int] = set()  # ids among them whose trial is said to have failed
         self.results: list[tuple[Key, float]] = []  # higher is better, whatever the optimize_mode
         self.jobs: list[str] = []  # NNI's ids of the trials with a result
@@ -85,7 +87,11 @@ class EvolutionTuner(Tuner):
 
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict:
         with self.lock:
-            key = self._ranked() if self.score else self._evolved()
+            if self.lost:
+                key = self.lost.pop(0)
+                self.running = {number: other for number, other in self.running.items() if other != key}
+            else:
+                key = self._ranked() if self.score else self._evolved()
             self.seen[key] = None
             self.running[parameter_id] = key
             self.failed.discard(parameter_id)  # ids begin anew when NNI resumes
@@ -145,6 +151,9 @@ class EvolutionTuner(Tuner):
         self.running = {number: tuple(key) for number, key in state["running"]}
         self.results = [(tuple(key), value) for key, value in state["results"]]
         self.failed, self.jobs = set(state["failed"]), state["jobs"]
+        choices, known = Choices(self.space), {key for key, _ in self.results}
+        samples = [choices.sample(key) for key in self.seen if key not in known]
+        self.lost = [choices.key(sample) for sample in never_begun(file.parent, samples)]
         if state["score"] == self.score:
             self.scores = {tuple(key): score for key, score in state["scores"]}
 

@@ -15,9 +15,10 @@ Ctrl-C and SIGTERM stop the running stage in order, with all that it has started
 kernel sends SIGTERM to the stage; what outlives even that is found and stopped by the next --resume.
 
 What repeats: with one seed, one version and one number of threads a CPU computes the same, bit by bit, over any stops;
-NNI's trials too, as long as one runs at a time. What does not: the assessor forgets earlier curves in a resume, so it
-may stop other trials; a kill in the moment in which NNI's tuner has chosen and NNI not yet written loses that choice;
-a time limit ends an experiment after as many trials as the machine could do; GPUs in bf16 round differently each time.
+trials too, and the first 20 choices of stage 1. What does not: in a resume NNI asks for the next choice while it still
+repeats the interrupted trial, so that later choices, and those of stage 2, are made without its result; the assessor
+forgets earlier curves, so it may stop other trials; several trials at once end in any order; a time limit ends an
+experiment after as many trials as the machine could do; GPUs in bf16 round differently each time.
 
 Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data or the installation, and nothing was
 started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.

@@ -439,7 +439,8 @@ def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
         }
         promisify(setTimeout)(1, 'promised').then(console.log);"""
     node = Path(nni_node.__path__[0]) / "node"
-    done = subprocess.run([node, "--require", manager.PRELOAD, "-e", script], capture_output=True, text=True, timeout=30)
+    command = [node, "--require", manager.PRELOAD, "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
 
 

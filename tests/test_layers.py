@@ -7,7 +7,7 @@ from conftest import ROOT
 
 LEVEL = {"config": 0, "files": 0, "autoaugment": 0, "distributed": 0, "stopping": 0, "models": 1, "augmentation": 1,
          "data": 2, "training": 2, "run_folder": 2, "guard": 2,
-         "nas_ranking": 1, "nas_tuner": 2, "darts_drawing": 2, "bilevel": 2,
+         "nas_ranking": 1, "nas_tuner": 2.5, "darts_drawing": 2, "bilevel": 2,
          "picture_files": 1, "checkpoints": 1, "model_file": 2, "export": 3, "model_card": 3, "nas_plots": 3,
          "trial": 3, "reporting": 3.5, "budgets": 1, "processes": 1, "stages": 3.5}
 SCRIPTS = {"hpo_trial", "darts_search", "retrain", "predict", "classic_nas_trial", "experiment", "report", "pipeline"}

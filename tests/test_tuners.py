@@ -1,9 +1,15 @@
 """TPE under NNI 3.0's swapped trials: ours goes on learning where NNI's own dies."""
 
+import contextlib
+import json
+import sqlite3
+
 import pytest
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
+from guard.lost_trials import revive
 from guard.tuners import TPE
+from nas_tuner import EvolutionTuner
 
 SPACE = {"x": {"_type": "choice", "_value": [0, 1, 2, 3]}}
 
@@ -62,3 +68,47 @@ def test_a_resumed_search_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch
     second.update_search_space(space)
     second.import_data([{"parameter": {"x": x}, "value": -abs(x - 20)} for x in found])
     assert found + list(tuned(second, range(12, 30))) == wanted
+
+
+@pytest.mark.parametrize("kind", ["tpe", "evolution"])
+def test_what_nni_never_began_is_suggested_again(kind, tmp_path, monkeypatch):
+    """Stopped twice while it repeats the second trial: what was suggested for the third comes again, in order."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "db").mkdir()
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(tmp_path / "checkpoint"))
+    database = sqlite3.connect(tmp_path / "db" / "nni.sqlite")
+    database.execute("create table TrialJobEvent (trialJobId text, event text, data text)")
+    space = {"x": {"_type": "choice", "_value": [f"v{i}" for i in range(50)]}}
+
+    def tuner(resumed):
+        made = TPE("maximize", seed=1) if kind == "tpe" else EvolutionTuner("maximize", seed=1)
+        if resumed:
+            made.load_checkpoint()
+        made.update_search_space(space)
+        return made
+
+    first = tuner(resumed=False)
+    wanted = [first.generate_parameters(i) for i in range(4)]
+    for name, parameters in zip("AB", wanted, strict=False):
+        packed = json.dumps({"parameter_id": 0, "parameters": parameters})
+        database.execute("insert into TrialJobEvent values (?, 'RUNNING', ?)", (name, packed))
+    database.execute("insert into TrialJobEvent values ('B', 'ADD_RESUMED', '')")
+    database.commit()
+    database.close()
+    second = tuner(resumed=True)
+    assert second.generate_parameters(2) == wanted[2]
+    third = tuner(resumed=True)
+    assert [third.generate_parameters(i) for i in (2, 3)] == wanted[2:]
+    assert third.generate_parameters(4) not in wanted
+
+
+def test_interrupted_trials_that_a_short_resume_has_marked_are_repeated(tmp_path):
+    (tmp_path / "db").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "db" / "nni.sqlite")) as database, database:
+        database.execute("create table TrialJobEvent (trialJobId text, event text)")
+        events = ["A RUNNING", "A SUCCEEDED", "B RUNNING", "B ADD_RESUMED", "C RUNNING", "C ADD_RESUMED", "C RUNNING"]
+        database.executemany("insert into TrialJobEvent values (?, ?)", [event.split() for event in events])
+        database.commit()
+        assert [revive(tmp_path), revive(tmp_path)] == [1, 0]
+        left = [" ".join(row) for row in database.execute("select * from TrialJobEvent order by rowid")]
+    assert left == [event for event in events if event != "B ADD_RESUMED"]
