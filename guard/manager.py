@@ -244,9 +244,11 @@ def launch_environment() -> dict[str, str]:
 
 def holder(port: int) -> str:
     """Whom a taken port belongs to, as far as it is known."""
-    for key, record in read_registry().items():
-        if record.get("port") == port and manager_process(found := _from_record(key, record)):
-            return f"experiment {found.id} ({found.name})"
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            options = dict(itertools.pairwise(process.cmdline()))
+            if options.get("--port") == str(port) and "--experiment-id" in options:
+                return f"NNI experiment {options['--experiment-id']}"
     return "another program"
 
 

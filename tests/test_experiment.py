@@ -379,6 +379,22 @@ def test_taken_port(site: Site) -> None:
     assert site.latest() is None
 
 
+def test_port_of_another_experiment_is_named_and_the_next_one_taken(capsys: pytest.CaptureFixture) -> None:
+    serve = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[2]))); print(flush=True); " \
+            "time.sleep(60)"
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-c", serve, "--port", str(port), "--experiment-id", "abc"],
+                              stdout=subprocess.PIPE)
+    try:
+        server.stdout.readline()
+        taken = experiment.free_port(None, port)
+        assert taken > port
+        assert f"port {port} is taken by NNI experiment abc; using the next free one, {taken}" in capsys.readouterr().out
+    finally:
+        server.kill()
+        server.communicate()
+
+
 @pytest.mark.parametrize("command", ["stop", "results", "resume"])
 @pytest.mark.parametrize("spec", ["nosuch", "latest", "/nowhere/abc"])
 def test_unknown_experiment(command: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
