@@ -389,7 +389,8 @@ def test_port_of_another_experiment_is_named_and_the_next_one_taken(capsys: pyte
         server.stdout.readline()
         taken = experiment.free_port(None, port)
         assert taken > port
-        assert f"port {port} is taken by NNI experiment abc; using the next free one, {taken}" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert said == f"port {port} is taken by NNI experiment abc; using the next free one, {taken}\n"
     finally:
         server.kill()
         server.communicate()
