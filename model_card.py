@@ -15,8 +15,9 @@ from model_file import TrainedModel
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
-RECIPE = ("optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup", "label_smoothing", "clip",
-          "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision", "seed")
+RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
+          "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision",
+          "seed")
 LICENCES = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images). Its authors state "
                "no licence; the pictures were collected from the web. Whether a use is allowed is for the user to "
@@ -57,7 +58,8 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
         "training time, s": known.get("wall_seconds")})
     yield from ("```json", json.dumps(trained.network), "```", "", "## Data", "")
     yield from table({
-        "data set": data.get("name"), "checksum (sha256 of all pixels and labels)": data.get("checksum"),
+        "data set": Path(data["name"]).name if data.get("name") else None,
+        "checksum (sha256 of all pixels and labels)": data.get("checksum"),
         **{key.replace("_", " "): value for key, value in data.items() if key not in ("name", "checksum", "classes")}})
     name = data.get("name")
     licence = LICENCES.get(name, OWN_LICENCE) if name else f"Licence of the data set: {UNKNOWN}, as is the data set."
@@ -133,12 +135,12 @@ import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 with Image.open("picture.jpg") as image:
-    small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+    small = ImageOps.exif_transpose(image).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
 pictures = np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255
 [[logits]] = session.run(["logits"], {{"pictures": pictures}})
 probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -153,13 +155,13 @@ import json
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 metadata = {{"classes": ""}}
 model = torch.export.load("{name}", extra_files=metadata).module()
 classes = json.loads(metadata["classes"])
 with Image.open("picture.jpg") as image:
-    small = image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
+    small = ImageOps.exif_transpose(image).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
 pictures = torch.from_numpy(np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255)
 with torch.no_grad():
     probabilities = model(pictures).softmax(1)[0]

@@ -107,6 +107,7 @@ def test_the_code_in_the_model_card_runs(exported, monkeypatch, capsys, file):
     Image.fromarray(pixels).save("picture.jpg", quality=95)
     blocks = re.findall(r"```python\n(.*?)```", Path("MODEL_CARD.md").read_text(), re.DOTALL)
     [code] = [block for block in blocks if f'"{file}"' in block]
+    capsys.readouterr()  # what the exports said
     exec(code, {})
     name, probability = capsys.readouterr().out.split()
     with Image.open("picture.jpg") as image:
