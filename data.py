@@ -24,7 +24,7 @@ from augmentation import SIDE, Augmentation, Draws, Normalization, words
 from files import read_json, write_json
 from picture_files import read_picture
 
-FORMAT = 1  # of the cache; another number makes old caches be rebuilt
+FORMAT = 2  # of the cache; another number makes old caches be rebuilt
 
 
 @dataclass(frozen=True)
