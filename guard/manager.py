@@ -23,8 +23,12 @@ from typing import Any
 import psutil
 
 DEFAULT_PORT = 8080
-START_SECONDS = 120.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
-NOT_READY = "JSONDecodeError"  # how nnictl ends when NNI's server, on a busy machine, cannot answer it yet
+START_SECONDS = 180.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
+# nnictl gives NNI's web server 3 s to start, too few on a busy machine: here it asks once a second for a minute.
+NNICTL = """from nni.experiment import launcher
+launcher._check_rest_server.__defaults__ = (60, None)  # retry, url_prefix
+from nni.tools.nnictl.nnictl import parse_args
+parse_args()"""
 STOP_SECONDS = 60.0  # NNI's own limit for its shutdown
 PRELOAD = Path(__file__).resolve().with_name("loopback.cjs")
 
@@ -254,15 +258,6 @@ def holder(port: int) -> str:
 
 def create(config_file: Path, port: int, home: Path) -> Experiment:
     """`nnictl create` into `home`; StartFailed unless its manager lives and listens on loopback only."""
-    try:
-        return _create(config_file, port, home)
-    except StartFailed as error:
-        if NOT_READY not in str(error):
-            raise
-    return _create(config_file, port, home)
-
-
-def _create(config_file: Path, port: int, home: Path) -> Experiment:
     code, output = _nnictl(["create", "--config", str(config_file), "--port", str(port)])
     started = re.search(r"Experiment ID: (\w+)", output)
     if started is None:
@@ -291,7 +286,7 @@ def _checked(experiment: Experiment, code: int, output: str) -> Experiment:
 
 
 def _nnictl(arguments: list[str]) -> tuple[int, str]:
-    command = [sys.executable, "-W", "ignore", "-m", "nni.tools.nnictl.nnictl", *arguments]
+    command = [sys.executable, "-W", "ignore", "-c", NNICTL, *arguments]
     # A session of its own: a Ctrl-C meant for us must not cut the start in two. It keeps the files that we were told
     # to keep, hence the pipeline's lock: if we are killed meanwhile, the next one waits until what it starts is there.
     try:
