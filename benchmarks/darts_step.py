@@ -17,7 +17,6 @@ from benchmarks.measure import at_least, environment, parser, publish, ratio, sa
 from benchmarks.memory import in_fresh_process
 from bilevel import Batch, architecture_step, first_order, weight_step
 from config import run_script
-from models.darts_depthwise import DepthwiseConv2d
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.darts_supernet import Supernet
@@ -78,9 +77,9 @@ def channels_last(batch: Batch) -> Batch:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """With PyTorch's own depthwise convolutions."""
+    """With PyTorch's own convolutions."""
     for module in model.modules():
-        if isinstance(module, DepthwiseConv2d):
+        if isinstance(module, nn.Conv2d):
             module.__class__ = nn.Conv2d
     return model
 

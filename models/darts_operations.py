@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .darts_depthwise import DepthwiseConv2d
+from .darts_pointwise import PointwiseConv2d
 
 
 class Zero(nn.Module):
@@ -24,19 +25,23 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, then half the size: 1x1 convolutions of the even and of the odd pixels, side by side on the channels.
-
-    Pixels are picked before the ReLU: the other half of them is never used.
-    """
+    """ReLU, then half the size: 1x1 convolutions of the even and of the odd pixels, side by side on the channels."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
         super().__init__()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, bias=False)
+        self.even = PointwiseConv2d(c_in, c_out // 2)
+        self.odd = PointwiseConv2d(c_in, c_out - c_out // 2)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        even, odd = x[:, :, ::2, ::2].relu(), x[:, :, 1::2, 1::2].relu()
+        even, odd = x[:, :, ::2, ::2].relu(), x[:, :, 1::2, 1::2].relu()  # the other half is never used
+        return self._reduce(even, odd)
+
+    def of_rectified(self, x: Tensor) -> Tensor:
+        """The same of a map that a ReLU has been over."""
+        return self._reduce(x[:, :, ::2, ::2], x[:, :, 1::2, 1::2])
+
+    def _reduce(self, even: Tensor, odd: Tensor) -> Tensor:
         return self.norm(torch.cat([self.even(even), self.odd(odd)], 1))
 
 
@@ -44,13 +49,18 @@ class ReluConvBn(nn.Sequential):
     """To `c_out` channels by a 1x1 convolution."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
-        super().__init__(nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine))
+        super().__init__(nn.ReLU(), PointwiseConv2d(c_in, c_out), nn.BatchNorm2d(c_out, affine=affine))
+
+    def of_rectified(self, x: Tensor) -> Tensor:
+        """The same of a map that a ReLU has been over."""
+        _, convolve, norm = self
+        return norm(convolve(x))
 
 
 def _depthwise_pointwise(channels: int, kernel: int, stride: int, dilation: int, affine: bool,
                          inplace: bool = False) -> list[nn.Module]:
     return [nn.ReLU(inplace), DepthwiseConv2d(channels, kernel, stride, dilation),
-            nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine)]
+            PointwiseConv2d(channels, channels), nn.BatchNorm2d(channels, affine=affine)]
 
 
 class SeparableConv(nn.Sequential):

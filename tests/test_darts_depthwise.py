@@ -6,7 +6,7 @@ import torch
 from models.darts_depthwise import DepthwiseConv2d, every_other, woven
 
 
-@pytest.mark.parametrize("size", [(8, 8), (12, 6), (7, 9)], ids=str)
+@pytest.mark.parametrize("size", [(8, 8), (12, 6), (7, 9), (1, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
