@@ -73,6 +73,12 @@ def weights(path):
     return torch.load(path / "checkpoint.pt", weights_only=True)["model"]
 
 
+def assert_equal_weights(one, other):
+    found = weights(other)
+    for name, weight in weights(one).items():
+        assert torch.equal(weight, found[name]), name
+
+
 def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
     _, whole = search(name="whole")
     kept = darts_search.keep
@@ -87,8 +93,7 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
     monkeypatch.setattr(darts_search, "keep", kept)
     code, resumed = search("--resume", name="stopped")
     assert code == 0
-    for name, weight in weights(whole).items():
-        assert torch.equal(weight, weights(resumed)[name]), name
+    assert_equal_weights(whole, resumed)
     lines = (resumed / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
 
@@ -107,8 +112,7 @@ def test_killed_at_any_moment(search, tmp_path):
         assert process.wait(60) != 0
         code, resumed = search("--resume", name=sent.name)
         assert code == 0
-        for name, weight in weights(whole).items():
-            assert torch.equal(weight, weights(resumed)[name]), (sent.name, name)
+        assert_equal_weights(whole, resumed)
 
 
 @pytest.mark.parametrize(("argv", "says"), [
