@@ -13,7 +13,7 @@ from .darts_operations import DropPath, FactorizedReduce, ReluConvBn
 
 
 class CellSkeleton(nn.Module):
-    """The outputs of the two cells before -> the maps of all nodes, side by side on the channels.
+    """The outputs of the two cells before, rectified -> the maps of all nodes, side by side on the channels.
 
     s0 is (N, channels_pp, H, W), twice as large if the cell before was a reduction; s1 is (N, channels_p, H, W).
     Each node takes the list of states [s0, s1, first node, ...], all of `channels` channels, and gives the next one:
@@ -29,7 +29,7 @@ class CellSkeleton(nn.Module):
         self.channels_out = len(self.nodes) * channels
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        states = [self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]
         for node in self.nodes:
             states.append(node(states))
         return torch.cat(states[2:], 1)
@@ -67,6 +67,7 @@ class StackedCells(nn.Module):
         s0 = s1 = self.stem(x)
         auxiliary_logits = None
         for layer, cell in enumerate(self.cells):
+            s1 = s1.relu_()  # once for both cells that read it
             s0, s1 = s1, cell(s0, s1)
             if layer == self.auxiliary_after and self.auxiliary is not None and self.training:
                 auxiliary_logits = self.auxiliary(s1)

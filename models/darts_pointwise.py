@@ -36,12 +36,12 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         grad_x = torch.conv2d(grad, weight.transpose(0, 1)) if ctx.needs_input_grad[0] else None
-        return grad_x, product(_rows(grad), _rows(x))[:, :, None, None]
+        return grad_x, product(rows_of(grad), rows_of(x))[:, :, None, None]
 
 
-def _rows(map: Tensor) -> Tensor:
+def rows_of(map: Tensor) -> Tensor:
     """(N, C, H, W) -> (N * H * W, C), in channels_last the same memory."""
-    return map.permute(0, 2, 3, 1).flatten(0, 2)
+    return map.permute(0, 2, 3, 1).reshape(-1, map.shape[1])
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

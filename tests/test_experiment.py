@@ -69,7 +69,7 @@ class Site:
             patch.setenv("HOME", str(self.home))
             return manager.find("latest") if manager.read_registry() else None
 
-    def await_running(self, seconds: float = 40.0) -> manager.Experiment:
+    def await_running(self, seconds: float = 120.0) -> manager.Experiment:
         """Until a trial is in its training loop."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
