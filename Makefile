@@ -22,11 +22,12 @@ RUNS ?= runs/demo
 demo: setup  ## all stages in small on digits, and a report of them (about 7 minutes on 2 CPU cores); goes on after a stop
 	$(BIN)/python pipeline.py --data digits --budget demo --runs-dir $(RUNS) --resume $(ARGS)
 
+PARALLEL = --numprocesses 2 --dist loadgroup
 test: setup lint  ## all tests, the slow ones too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup lint  ## the tests without real experiments and browser
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: setup  ## style
 	$(BIN)/python -m ruff check .

@@ -14,6 +14,17 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
+START_NNI = {"test_experiment.py", "test_nas_tuner.py", "test_pipeline.py", "test_readme.py", "test_webui.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`make test` runs in two processes: a file's tests in one, all that start NNI in the same, one after the other."""
+    for item in items:
+        group = "nni" if item.path.name in START_NNI else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory):
     """A data_dir in which digits are packed."""
