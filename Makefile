@@ -22,7 +22,7 @@ RUNS ?= runs/demo
 demo: setup  ## all stages in small on digits, and a report of them (about 7 minutes on 2 CPU cores); goes on after a stop
 	$(BIN)/python pipeline.py --data digits --budget demo --runs-dir $(RUNS) --resume $(ARGS)
 
-PARALLEL = --numprocesses 2 --dist loadgroup
+PARALLEL = --numprocesses 2 --no-loadscope-reorder
 test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest $(PARALLEL)
 

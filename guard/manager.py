@@ -13,6 +13,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -200,11 +201,15 @@ def stop(experiment: Experiment, at_once: bool = False) -> list[str]:
 
 @contextlib.contextmanager
 def start_lock() -> Iterator[None]:
-    """One start at a time: two `nnictl create` on one port both report success and mix up their configs."""
-    registry_folder().mkdir(parents=True, exist_ok=True)
-    handle = os.open(registry_folder(), os.O_RDONLY)
+    """One start at a time on this machine: two `nnictl create` on one port both report success, and each may get the
+    other's tuner and search space."""
+    handle = os.open(tempfile.gettempdir(), os.O_RDONLY)  # the same for every user, HOME and working directory
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another experiment to start", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

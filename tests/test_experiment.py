@@ -291,6 +291,24 @@ def test_used_up_space_is_an_end_and_the_ui_can_stay(site: Site) -> None:
 
 
 @pytest.mark.slow
+def test_two_users_start_at_the_same_moment(site: Site) -> None:
+    """On one port NNI would give each experiment the other's tuner and search space."""
+    (site.folder / "other").mkdir()
+    other = Site(site.folder / "other")
+    only_99 = {"x": {"_type": "choice", "_value": [99]}}
+    started = [site.start("run", site.config(maxTrialNumber=1)),
+               other.start("run", other.config(maxTrialNumber=1, searchSpace=only_99))]
+    try:
+        outputs = [process.communicate(timeout=180)[0] for process in started]
+    finally:
+        other.clean()
+    assert [process.returncode for process in started] == [0, 0], outputs
+    [mine], [theirs] = (read_csv(user.folder / "runs" / "toy" / "results.csv") for user in (site, other))
+    assert int(mine["run.x"]) <= 32 and int(theirs["run.x"]) == 99, outputs
+    assert sum("waiting for another experiment to start" in output for output in outputs) == 1, outputs
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
     process = site.start("run", site.config("--sleep 60"))
