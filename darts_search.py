@@ -116,8 +116,9 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     from checkpoints import load_checkpoint, save_checkpoint
     from models.darts_supernet import Supernet
     from run_folder import RunFolder
-    from training import set_seed
+    from training import keep_freed_memory, set_seed
 
+    keep_freed_memory(device)
     halves = search_batches(config, pictures, device)
     set_seed(config.seed)
     model = Supernet(3, config.channels, len(pictures.classes), config.layers, partial_channels=config.partial_channels,

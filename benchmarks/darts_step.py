@@ -2,25 +2,27 @@
 
 Plain, as the public implementations of DARTS do it: fp32, NCHW, each operation of each edge by itself, PyTorch's own
 gradients, and in both halves of a search step those of weights and alphas alike. The networks and their first weights
-are the same. First order; a search step is one of the alphas and one of the weights; random images.
+are the same. First order; a search step is one of the alphas and one of the weights; random images. Each side has a
+process of its own, since `keep_freed_memory` is for a whole process.
 """
 
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
+from benchmarks.measure import InProcess, at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.memory import in_fresh_process
 from bilevel import Batch, architecture_step, first_order, weight_step
 from config import run_script
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.darts_supernet import Supernet
-from training import pick_device, set_seed
+from training import keep_freed_memory, pick_device, set_seed
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
 AUXILIARY, DROP_PATH = 0.4, 0.2
@@ -53,7 +55,8 @@ def run(args) -> None:
                     if name in speeds) + f" (the genotype is {args.genotype}).")
     if args.only in (None, "memory"):
         for name in ("plain", "ours", "ours, recomputing"):
-            memory[name] = [in_fresh_process(one_search_step, name, *args.search)["growth"] for _ in range(args.rounds)]
+            memory[name] = [in_fresh_process(one_search_step, name, *args.search, device)["growth"]
+                            for _ in range(args.rounds)]
         rows = [{"search step": name, "peak MB": spread(found)} for name, found in memory.items()]
         publish("DARTS: memory of a search step on a CPU", rows, where,
                 f"Growth of the peak of resident memory over one step, {args.rounds} fresh processes each; batch, "
@@ -87,10 +90,17 @@ def plain(model: nn.Module) -> nn.Module:
 # ---- the search
 
 
-def search_sides(batch: int, channels: int, layers: int, device: torch.device) -> dict[str, Callable[[], int]]:
+def search_sides(*args: Any) -> dict[str, Callable[[], int]]:
+    return {side: InProcess(args[-1], search_step, side, *args) for side in ("plain", "ours")}
+
+
+def search_step(side: str, batch: int, channels: int, layers: int, device: torch.device) -> Callable[[], int]:
     train = images(batch, device)
-    return {"plain": plain_search_step(supernet(channels, layers, device, fused=False), train),
-            "ours": our_search_step(supernet(channels, layers, device), channels_last(train))}
+    if side == "plain":
+        return plain_search_step(supernet(channels, layers, device, fused=False), train)
+    keep_freed_memory(device)
+    model = supernet(channels, layers, device, recompute="recomputing" in side)
+    return our_search_step(model, channels_last(train))
 
 
 def supernet(channels: int, layers: int, device: torch.device, fused: bool = True, recompute: bool = False) -> Supernet:
@@ -130,25 +140,25 @@ def plain_search_step(model: Supernet, data: Batch) -> Callable[[], int]:
     return step
 
 
-def one_search_step(name: str, batch: int, channels: int, layers: int) -> None:
+def one_search_step(*args: Any) -> None:
     """In a process of its own."""
-    device, data = torch.device("cpu"), images(batch, torch.device("cpu"))
-    if name == "plain":
-        plain_search_step(supernet(channels, layers, device, fused=False), data)()
-    else:
-        model = supernet(channels, layers, device, recompute="recomputing" in name)
-        our_search_step(model, channels_last(data))()
+    search_step(*args)()
 
 
 # ---- the retrain
 
 
-def retrain_sides(genotype: str, batch: int, channels: int, layers: int,
-                  device: torch.device) -> dict[str, Callable[[], int]]:
-    train = images(batch, device)
-    ours = discrete(genotype, channels, layers, device).to(memory_format=torch.channels_last)
-    return {"plain": retrain_step(plain(discrete(genotype, channels, layers, device)), train),
-            "ours": retrain_step(ours, channels_last(train))}
+def retrain_sides(*args: Any) -> dict[str, Callable[[], int]]:
+    return {side: InProcess(args[-1], retrain_step, side, *args) for side in ("plain", "ours")}
+
+
+def retrain_step(side: str, genotype: str, batch: int, channels: int, layers: int,
+                 device: torch.device) -> Callable[[], int]:
+    train, model = images(batch, device), discrete(genotype, channels, layers, device)
+    if side == "plain":
+        return training_step(plain(model), train)
+    keep_freed_memory(device)
+    return training_step(model.to(memory_format=torch.channels_last), channels_last(train))
 
 
 def discrete(genotype: str, channels: int, layers: int, device: torch.device) -> DartsNetwork:
@@ -158,7 +168,7 @@ def discrete(genotype: str, channels: int, layers: int, device: torch.device) ->
     return model.to(device).train()
 
 
-def retrain_step(model: DartsNetwork, data: Batch) -> Callable[[], int]:
+def training_step(model: DartsNetwork, data: Batch) -> Callable[[], int]:
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY)
 
     def loss(logits: tuple[Tensor, Tensor]) -> Tensor:

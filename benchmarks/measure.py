@@ -1,11 +1,13 @@
 """What the benchmarks share: taking turns, spread, tables, and where figures come from."""
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,31 @@ def take_turns(sides: Mapping[str, Callable[[], int]], rounds: int, device: torc
             if number:
                 speeds[name].append(images / (time.perf_counter() - start))
     return speeds
+
+
+class InProcess:
+    """A side in a process of its own, so that nothing which it sets is there for another: make(*args), picklable, gives
+    the function that processes some images and returns how many."""
+
+    def __init__(self, device: torch.device, make: Callable[..., Callable[[], int]], *args: Any) -> None:
+        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _make, (device, make, args))
+
+    def __call__(self) -> int:
+        return self.pool.submit(_process).result()
+
+
+def _make(device: torch.device, make: Callable[..., Callable[[], int]], args: tuple) -> None:
+    global _side
+    side = make(*args)
+
+    def _side() -> int:
+        images = side()
+        _wait(device)
+        return images
+
+
+def _process() -> int:
+    return _side()
 
 
 def _wait(device: torch.device) -> None:
