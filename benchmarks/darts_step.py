@@ -32,6 +32,7 @@ SEARCH, RETRAIN = "search step", "retrain step"
 def main(argv: list[str] | None = None) -> int:
     options = parser(__doc__, rounds=3, data=False)
     options.add_argument("--only", choices=("search", "retrain", "memory"), help="one of the three measurements")
+    options.add_argument("--steps", type=at_least(1), default=3, help="steps a turn")
     options.add_argument("--search", nargs=3, type=at_least(2), default=[64, 16, 8], metavar=("BATCH", "C", "LAYERS"))
     options.add_argument("--retrain", nargs=3, type=at_least(2), default=[96, 36, 20], metavar=("BATCH", "C", "LAYERS"))
     options.add_argument("--genotype", default="DARTS_V2")
@@ -44,13 +45,15 @@ def run(args) -> None:
     device = pick_device(args.device)
     where, speeds, memory = environment(device), {}, {}
     if args.only in (None, "search"):
-        speeds[SEARCH] = take_turns(search_sides(*args.search, device), args.rounds, device)
+        speeds[SEARCH] = take_turns(search_sides(args.steps, *args.search, device), args.rounds, device)
     if args.only in (None, "retrain"):
-        speeds[RETRAIN] = take_turns(retrain_sides(args.genotype, *args.retrain, device), args.rounds, device)
+        sides = retrain_sides(args.steps, args.genotype, *args.retrain, device)
+        speeds[RETRAIN] = take_turns(sides, args.rounds, device)
     if speeds:
         sizes = {SEARCH: args.search, RETRAIN: args.retrain}
         publish("DARTS: plain against ours", [row(name, sizes[name][0], of) for name, of in speeds.items()], where,
-                f"Seconds a step: median (smallest to largest) of {args.rounds} rounds. " + "; ".join(
+                f"Seconds a step: median (smallest to largest) of {args.rounds} rounds of {args.steps} steps. "
+                + "; ".join(
                     f"{name}: batch {b}, {c} channels, {layers} cells" for name, (b, c, layers) in sizes.items()
                     if name in speeds) + f" (the genotype is {args.genotype}).")
     if args.only in (None, "memory"):
@@ -90,8 +93,8 @@ def plain(model: nn.Module) -> nn.Module:
 # ---- the search
 
 
-def search_sides(*args: Any) -> dict[str, Callable[[], int]]:
-    return {side: InProcess(args[-1], search_step, side, *args) for side in ("plain", "ours")}
+def search_sides(times: int, *args: Any) -> dict[str, Callable[[], int]]:
+    return {side: InProcess(args[-1], times, search_step, side, *args) for side in ("plain", "ours")}
 
 
 def search_step(side: str, batch: int, channels: int, layers: int, device: torch.device) -> Callable[[], int]:
@@ -148,8 +151,8 @@ def one_search_step(*args: Any) -> None:
 # ---- the retrain
 
 
-def retrain_sides(*args: Any) -> dict[str, Callable[[], int]]:
-    return {side: InProcess(args[-1], retrain_step, side, *args) for side in ("plain", "ours")}
+def retrain_sides(times: int, *args: Any) -> dict[str, Callable[[], int]]:
+    return {side: InProcess(args[-1], times, retrain_step, side, *args) for side in ("plain", "ours")}
 
 
 def retrain_step(side: str, genotype: str, batch: int, channels: int, layers: int,
