@@ -72,15 +72,15 @@ def _seed_step(seed: int, epoch: int, step: int) -> None:
 def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.dtype:
     """Settings `precision` to the type that autocast computes in; a function of hardware and network alone.
 
-    auto is bf16 on a GPU that has it. On a CPU with bf16 instructions it is bf16 too, but for networks with depthwise
-    convolutions, which train slower in bf16 than in fp32 there (docs/results.md).
+    auto is bf16 on a GPU that has it. On a CPU with bf16 instructions it is bf16 too, but for networks with PyTorch's
+    own depthwise convolutions, whose gradients are slower in bf16 than in fp32 there (docs/results.md).
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        depthwise = any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in model.modules())
+        depthwise = any(type(m) is nn.Conv2d and m.groups == m.in_channels > 1 for m in model.modules())
         fast = _cpu_has_bf16() and not depthwise
     return torch.bfloat16 if fast else torch.float32
 

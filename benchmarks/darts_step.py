@@ -2,8 +2,9 @@
 
 Plain, as the public implementations of DARTS do it: fp32, NCHW, each operation of each edge by itself, PyTorch's own
 gradients, and in both halves of a search step those of weights and alphas alike. The networks and their first weights
-are the same. First order; a search step is one of the alphas and one of the weights; random images. Each side has a
-process of its own, since `keep_freed_memory` is for a whole process.
+are the same. Ours computes in what `--precision auto` takes on this machine: the search in fp32, the retrain in bf16
+where that is faster. First order; a search step is one of the alphas and one of the weights; random images. Each side
+has a process of its own, since `keep_freed_memory` is for a whole process.
 """
 
 import sys
@@ -22,7 +23,7 @@ from config import run_script
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.darts_supernet import Supernet
-from training import keep_freed_memory, pick_device, set_seed
+from training import keep_freed_memory, pick_device, pick_dtype, set_seed
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
 AUXILIARY, DROP_PATH = 0.4, 0.2
@@ -152,16 +153,17 @@ def one_search_step(*args: Any) -> None:
 
 
 def retrain_sides(times: int, *args: Any) -> dict[str, Callable[[], int]]:
-    return {side: InProcess(args[-1], times, retrain_step, side, *args) for side in ("plain", "ours")}
+    return {side: InProcess(args[-1], times, retrain_step, side, *args) for side in ("plain", "ours in fp32", "ours")}
 
 
 def retrain_step(side: str, genotype: str, batch: int, channels: int, layers: int,
                  device: torch.device) -> Callable[[], int]:
     train, model = images(batch, device), discrete(genotype, channels, layers, device)
     if side == "plain":
-        return training_step(plain(model), train)
+        return training_step(plain(model), train, torch.float32)
     keep_freed_memory(device)
-    return training_step(model.to(memory_format=torch.channels_last), channels_last(train))
+    dtype = torch.float32 if "fp32" in side else pick_dtype("auto", device, model)
+    return training_step(model.to(memory_format=torch.channels_last), channels_last(train), dtype)
 
 
 def discrete(genotype: str, channels: int, layers: int, device: torch.device) -> DartsNetwork:
@@ -171,16 +173,18 @@ def discrete(genotype: str, channels: int, layers: int, device: torch.device) ->
     return model.to(device).train()
 
 
-def training_step(model: DartsNetwork, data: Batch) -> Callable[[], int]:
-    optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY)
+def training_step(model: DartsNetwork, data: Batch, dtype: torch.dtype) -> Callable[[], int]:
+    optimizer, device = torch.optim.SGD(model.parameters(), LR, MOMENTUM, weight_decay=DECAY), data.images.device
 
     def loss(logits: tuple[Tensor, Tensor]) -> Tensor:
-        main, auxiliary = (F.cross_entropy(each, data.labels) for each in logits)
+        main, auxiliary = (F.cross_entropy(each.float(), data.labels) for each in logits)
         return main + AUXILIARY * auxiliary
 
     def step() -> int:
         optimizer.zero_grad(set_to_none=True)
-        loss(model(data.images)).backward()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(data.images)
+        loss(logits).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         return len(data.images)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import stopping
 from checkpoints import load_checkpoint
+from models.darts_depthwise import DepthwiseConv2d
 from stopping import DeferredSignals
 from training import (
     OPTIMIZERS,
@@ -90,6 +91,7 @@ def test_automatic_precision_is_a_function_of_hardware_and_network(monkeypatch):
         monkeypatch.setattr("training._cpu_has_bf16", lambda value=has_bf16: value)
         assert pick_dtype("auto", cpu, network()) == plain
         assert pick_dtype("auto", cpu, depthwise) == torch.float32
+        assert pick_dtype("auto", cpu, DepthwiseConv2d(8, 3)) == plain  # whose gradients are our own
     assert pick_dtype("bf16", cpu, depthwise) == torch.bfloat16
 
 
