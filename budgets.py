@@ -32,7 +32,7 @@ EXPERIMENTS = {  # the file of each NNI experiment, whose search space, assessor
 _DIGITS = {"batch_size": 32, "crop_padding": 2, "cutout": 0}  # 1437 small pictures
 BUDGETS: dict[str, dict[str, dict[str, Any]]] = {
     "demo": {
-        "hpo": {"maxTrialNumber": 5, "epochs": 4, **_DIGITS},
+        "hpo": {"maxTrialNumber": 5, "train_size": 800, "epochs": 4, **_DIGITS},
         "classic_nas": {"maxTrialNumber": 4, "train_size": 600, "epochs": 4, **_DIGITS},
         "darts": {"train_size": 400, "batch_size": 50, "channels": 4, "layers": 3, "epochs": 4, "frozen": 0.25,
                   "alpha_lr": 0.01},
