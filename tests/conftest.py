@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import re
 from pathlib import Path
 
 # Before torch, and for all processes of the tests: several of them with two threads each on two cores wait for one
@@ -15,16 +16,16 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parent.parent
 
 
-START_NNI = {"test_experiment.py", "test_nas_tuner.py", "test_pipeline.py", "test_readme.py", "test_webui.py"}
+START_NNI = re.compile(r"test_(experiment|nas_tuner|webui)\.py|test_pipeline\.py::test_(ten_kills|interrupt)_"
+                       r"|test_readme\.py::test_command\[(python experiment|make demo|NODE_OPTIONS)")
 
 
 class ByFile(LoadScopeScheduling):
-    """For the two processes of `make test`: a file's tests in one, all that start NNI in the same, since each looks
+    """For the two processes of `make test`: a file's tests in one, but all that start NNI in the same, since each looks
     whether what it started is gone."""
 
     def _split_scope(self, nodeid):
-        file = Path(nodeid.partition("::")[0]).name
-        return "NNI" if file in START_NNI else file
+        return "NNI" if START_NNI.search(nodeid) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -33,7 +34,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """What starts NNI first: it takes longest and waits most."""
-    items.sort(key=lambda item: item.path.name not in START_NNI)
+    items.sort(key=lambda item: START_NNI.search(item.nodeid) is None)
 
 
 @pytest.fixture(scope="session")

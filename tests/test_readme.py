@@ -97,7 +97,7 @@ def shell(command: str, site: dict) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *IN_TABLES] if c and c not in NOT_EXECUTED])
+@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *IN_TABLES] if c and c not in NOT_EXECUTED], ids=str)
 def test_command(command, site):
     done = shell(less(command, site), site)
     assert done.returncode == 0, done.stdout + done.stderr
