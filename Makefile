@@ -19,7 +19,7 @@ setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, 
 	touch $@
 
 RUNS ?= runs/demo
-demo: setup  ## all stages in small on digits, and a report of them (8.5 minutes on 2 CPU cores); goes on after a stop
+demo: setup  ## all stages in small on digits, and a report of them (4 to 8.5 minutes on 2 CPU cores); goes on after a stop
 	$(BIN)/python pipeline.py --data digits --budget demo --runs-dir $(RUNS) --resume $(ARGS)
 
 PARALLEL = --numprocesses 2 --no-loadscope-reorder

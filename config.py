@@ -233,13 +233,17 @@ def command_line(cls: type, argv: list[str] | None, description: str) -> dict[st
 def run_script(main: Callable[[], int | None]) -> int:
     """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
 
-    A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk).
+    A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk). A MemoryError
+    gets one line too, and exit code 1.
     """
     try:
         return main() or 0
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"error: {error or 'out of memory'}", file=sys.stderr)
+        return 1
 
 
 class _Parser(argparse.ArgumentParser):

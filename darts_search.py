@@ -42,11 +42,12 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str] | None, tuner: dict) -> None:
     import distributed  # slow to import, as is what stands on torch
     from data import load
-    from training import pick_device
+    from hardware import enough_memory, pick_device
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
     pictures = load(config.data, config.data_dir)
-    with distributed.joined(pick_device(config.device)) as device:
+    advice = "" if config.recompute else ", and so does --recompute"
+    with distributed.joined(pick_device(config.device)) as device, enough_memory(config.batch_size, advice):
         search_and_choose(config, pictures, device, tuner)
 
 
@@ -114,9 +115,10 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
 
     import distributed
     from checkpoints import load_checkpoint, save_checkpoint
+    from hardware import keep_freed_memory
     from models.darts_supernet import Supernet
     from run_folder import RunFolder
-    from training import keep_freed_memory, set_seed
+    from training import set_seed
 
     keep_freed_memory(device)
     halves = search_batches(config, pictures, device)

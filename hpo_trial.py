@@ -19,8 +19,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict) -> None:
     from data import load, training_batches  # torch and what stands on it: slow to import
+    from hardware import pick_device
     from models import MODELS, build_model
-    from training import OPTIMIZERS, pick_device, set_seed
+    from training import OPTIMIZERS, set_seed
 
     given = command_line(HpoConfig, argv, __doc__.splitlines()[0])
     config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)

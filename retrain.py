@@ -40,21 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     return run_script(lambda: run(argv, tuner))
 
 
-def run(argv: list[str] | None, tuner: dict[str, Any]) -> int:
-    import torch  # slow to import, as is what stands on it
-
-    from distributed import joined
-    from training import pick_device
+def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
+    from distributed import joined  # torch and what stands on it: slow to import
+    from hardware import pick_device
 
     config = settings(command_line(RetrainConfig, argv, __doc__.splitlines()[0]), tuner)
-    try:
-        with joined(pick_device(config.device)) as device:
-            train(config, device, tuner)
-    except torch.cuda.OutOfMemoryError:
-        print(f"error: out of GPU memory with batch_size = {config.batch_size}; --batch-size "
-              f"{max(config.batch_size // 2, 2)} takes about half of it", file=sys.stderr)
-        return 1
-    return 0
+    with joined(pick_device(config.device)) as device:
+        train(config, device, tuner)
 
 
 def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:

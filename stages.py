@@ -141,10 +141,12 @@ class ExperimentStage(Stage):
                 for path in sorted(folders, key=lambda path: path.stat().st_ctime, reverse=True)]
 
     def found(self) -> Experiment | None:
-        """The newest experiment that can be gone on with: one that was killed while it started cannot."""
+        """The newest experiment that can be gone on with: not one that was killed while it started, nor one of which
+        every trial failed, since NNI repeats none."""
         for experiment in self.experiments():
             with contextlib.suppress(ValueError):
-                if results.load(experiment.folder, alive=False).settings:
+                state = results.load(experiment.folder, alive=False)
+                if state.settings and not (state.trials and state.count(*results.BAD) == len(state.trials)):
                     return experiment
         return None
 

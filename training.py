@@ -7,7 +7,6 @@ A loader has `epoch(e, start=0)`, which yields ready batches (x (B, 3, H, W), y 
 numbered `start`, as a function of e alone, `len()` in batches and `images`, the number of images an epoch.
 """
 
-import ctypes
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from checkpoints import save_checkpoint
 from distributed import first, parallel, rank, size, summed
+from hardware import keep_freed_memory, pick_dtype
 from stopping import DeferredSignals
 
 OPTIMIZERS = {
@@ -33,30 +33,10 @@ OPTIMIZERS = {
     "Adamax": torch.optim.Adamax,
     "SGD": torch.optim.SGD,
 }
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 LOG_INTERVAL = 50  # steps between two looks at the loss; each look makes the host wait for the device
 
 
-# ---- device, memory, seed, precision
-
-
-def pick_device(name: str) -> torch.device:
-    """Settings `device` to a device: auto is cuda where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device = 'cuda': no CUDA device that torch can use here; allowed: auto, cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU: what a step frees stays with the process for the next one. Given back, as glibc does with large maps,
-    each of its pages is cleared anew by the system: up to a quarter of a step. Does nothing without glibc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" else None
-    if mallopt:
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 64 * 2**20)):
-            mallopt(option, value)
+# ---- seed
 
 
 def set_seed(seed: int) -> None:
@@ -67,30 +47,6 @@ def set_seed(seed: int) -> None:
 def _seed_step(seed: int, epoch: int, step: int) -> None:
     """Dropout and drop path depend on these, and the process, alone: a run may stop and go on at any step."""
     set_seed((((seed * 100_003 + epoch) * 1_000_003 + step) * 1009 + rank()) % 2**63)
-
-
-def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.dtype:
-    """Settings `precision` to the type that autocast computes in; a function of hardware and network alone.
-
-    auto is bf16 on a GPU that has it. On a CPU with bf16 instructions it is bf16 too, but for networks with PyTorch's
-    own depthwise convolutions, whose gradients are slower in bf16 than in fp32 there (docs/results.md).
-    """
-    if precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        depthwise = any(type(m) is nn.Conv2d and m.groups == m.in_channels > 1 for m in model.modules())
-        fast = _cpu_has_bf16() and not depthwise
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _cpu_has_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:  # not Linux
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 # ---- optimizer and schedule

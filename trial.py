@@ -68,6 +68,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     """
     from checkpoints import load_checkpoint
     from distributed import rank
+    from hardware import enough_memory
     from model_file import save_model
     from run_folder import RunFolder
     from training import fit
@@ -88,8 +89,9 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
             report_epoch(record.get("val_accuracy", record["train_accuracy"]))
             print(_line(record), flush=True)
 
-    result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
-                 on_epoch=on_epoch, **how)
+    with enough_memory(config.batch_size):
+        result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
+                     on_epoch=on_epoch, **how)
     if facts:
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
@@ -132,7 +134,8 @@ def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], pre
     """The only look at the test images: accuracy, that of each class, and how often which was taken for which."""
     import torch
 
-    from training import evaluate, pick_dtype
+    from hardware import pick_dtype
+    from training import evaluate
 
     device = next(model.parameters()).device
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)  # (true, predicted)

@@ -17,7 +17,7 @@ from benchmarks.measure import at_least, environment, parser, publish, ratio, sa
 from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
 from data import Batches, load
-from training import pick_device
+from hardware import pick_device
 
 CASES = {"crop, flip": 0, "crop, flip, cutout": 8}  # side of the cutout square in pixels
 

@@ -1,6 +1,6 @@
 """The training step alone in three forms: fp32 NCHW, fp32 channels_last, bf16 channels_last.
 
-The evidence for the rule in training.pick_dtype. The batch is random and stays the same, so that nothing but the
+The evidence for the rule in hardware.pick_dtype. The batch is random and stays the same, so that nothing but the
 network, its backward pass and the optimizer is measured; the forms take turns of --steps steps.
 """
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from augmentation import SIDE
 from benchmarks.measure import at_least, environment, parser, publish, save, spread, take_turns
 from config import run_script
+from hardware import pick_device, pick_dtype
 from models import MODELS, build_model
-from training import build_optimizer, pick_device, pick_dtype, set_seed, train_step
+from training import build_optimizer, set_seed, train_step
 
 CLASSES = 10
 FORMS = {  # memory format, type that autocast computes in

@@ -17,8 +17,9 @@ from benchmarks.measure import at_least, environment, parser, publish, ratio, sa
 from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
 from data import Batches, load
+from hardware import pick_device, pick_dtype
 from models import MODELS, build_model
-from training import build_optimizer, pick_device, pick_dtype, set_seed, train_step
+from training import build_optimizer, set_seed, train_step
 
 LR = 0.001
 # A measurement is an epoch of CIFAR-10 on a GPU, some seconds on a CPU.

@@ -141,3 +141,14 @@ def test_a_loss_that_is_not_finite(search, capsys):
     code, path = search("--lr", "1e30", "--clip", "0")
     assert code == 2 and "the loss is not finite; lr = 1e+30: must be lower" in capsys.readouterr().err
     assert not (path / "result.json").exists()
+
+
+@pytest.mark.parametrize(("argv", "advice"), [([], ", and so does --recompute"), (["--recompute"], "")], ids=str)
+def test_out_of_gpu_memory_names_a_batch_that_would_fit(argv, advice, search, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(darts_search, "search_epoch", full)
+    assert search(*argv)[0] == 1
+    assert capsys.readouterr().err == ("error: out of GPU memory with batch_size = 10; --batch-size 5 takes about half "
+                                       f"of it{advice}\n")

@@ -126,3 +126,13 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_whole(digits_dir, tmp_path):
                           env={**os.environ, "PYTHONWARNINGS": "ignore"})
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert sorted(path.name for path in (tmp_path / "hpo" / "a").iterdir()) == ["config.json", "tensorboard"]
+
+
+def test_out_of_gpu_memory_fails_the_trial_in_one_line(trial, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr("training.train_step", full)
+    code, told = trial(tuner={"lr": 0.01})
+    error = capsys.readouterr().err
+    assert code == 1 and told["final"] == [] and error.count("\n") == 1 and "--batch-size 16" in error

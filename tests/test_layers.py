@@ -5,7 +5,8 @@ import ast
 import pytest
 from conftest import ROOT
 
-LEVEL = {"config": 0, "files": 0, "autoaugment": 0, "distributed": 0, "stopping": 0, "models": 1, "augmentation": 1,
+LEVEL = {"config": 0, "files": 0, "autoaugment": 0, "distributed": 0, "stopping": 0, "hardware": 0,
+         "models": 1, "augmentation": 1,
          "data": 2, "training": 2, "run_folder": 2, "guard": 2,
          "nas_ranking": 1, "nas_tuner": 2.5, "darts_drawing": 2, "bilevel": 2,
          "picture_files": 1, "checkpoints": 1, "model_file": 2, "export": 3, "model_card": 3, "nas_plots": 3,
@@ -18,7 +19,7 @@ FORBIDDEN = {  # besides all of our own modules of the same or a higher level
     "stopping": {"torch", "torchvision", "nni", "numpy", "config"},
     "export": {"nni", "config"}, "model_card": {"nni", "config"}, "reporting": {"nni", "config"},
     **{name: {"nni", "config"}
-       for name in ("models", "bilevel", "checkpoints", "augmentation", "autoaugment", "data", "training",
+       for name in ("hardware", "models", "bilevel", "checkpoints", "augmentation", "autoaugment", "data", "training",
                     "distributed", "run_folder", "model_file", "darts_drawing")},
     **{name: {"torch", "torchvision"} for name in ("guard", "nas_ranking", "nas_tuner", "experiment")},
 }

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import yaml
 from conftest import ROOT
+from test_results import Fake
 
 import budgets
 import pipeline
@@ -172,6 +173,18 @@ def test_experiment_that_never_started_is_begun_anew(tmp_path: Path) -> None:
     assert stage.progress() == ABSENT and stage.command(go_on=True)[2] == "run"
 
 
+def test_experiment_of_which_every_trial_failed_is_begun_anew(tmp_path: Path) -> None:
+    stage = ExperimentStage("hpo", plan(tmp_path), budgets.fitted("demo", "hpo", 1437))
+    fake = Fake(stage.home / "abcdefgh")
+    fake.event("A", "RUNNING", 0)
+    fake.event("A", "FAILED")
+    assert fake.one().state == "FAILED"
+    assert stage.progress() == ABSENT and stage.command(go_on=True)[2] == "run"
+    fake.event("B", "RUNNING", 1)  # and then the power failed
+    fake.load()
+    assert stage.found().id == "abcdefgh" and stage.command(go_on=True)[2] == "resume"
+
+
 def test_nnictl_is_not_needed_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -205,6 +218,7 @@ from pathlib import Path
 from config import run_script
 from processes import at_work, execute
 from stopping import Signals
+from test_results import Fake
 def run():
     with at_work(Path(sys.argv[1])) as lock, Signals() as signals:
         code = execute([sys.executable, "-c", sys.argv[2], sys.argv[1]], Path(), lock, signals)
