@@ -218,7 +218,6 @@ from pathlib import Path
 from config import run_script
 from processes import at_work, execute
 from stopping import Signals
-from test_results import Fake
 def run():
     with at_work(Path(sys.argv[1])) as lock, Signals() as signals:
         code = execute([sys.executable, "-c", sys.argv[2], sys.argv[1]], Path(), lock, signals)
