@@ -8,6 +8,7 @@
     python -m benchmarks.darts_step        a step of the DARTS search and of the retrain, plain against ours
     python -m benchmarks.nas_scores        candidates that the free scores rank in a second
     python -m benchmarks.nas_table         a table of real trainings, for:
+    python -m benchmarks.synthetic_table   a made-up one, with as good a score as one likes, for the same
     python -m benchmarks.tuner_replay      how good a tuner's pick is after so many trainings
     python -m benchmarks.predict           predict.py against the bare forward pass
 
