@@ -3,10 +3,10 @@
     python -m benchmarks.synthetic_table --trust 0.8 --out table.json
     python -m benchmarks.tuner_replay table.json --tuners random made_up
 
-Six choices of five options, all 15 625 samples. Quality is the sum of an effect of each option and smaller ones of each
-pair; accuracy grows with it ever more slowly, as real ones do, and every seed adds noise. The score is --trust times the
-quality; the rest of it is mostly effects of options that have nothing to do with quality, so that it misleads in the
-same way again and again, a smaller part chance.
+Six choices of five options, all 15 625 samples. Quality is the sum of an effect of each option and of smaller ones of
+each pair; accuracy grows with it ever more slowly, as real ones do, and every seed adds noise. The score is --trust
+times the quality; the rest of it is mostly effects of options that have nothing to do with quality, so that it misleads
+in the same way again and again, a smaller part chance.
 """
 
 import argparse
