@@ -115,7 +115,8 @@ class DartsSearchConfig(TrainingConfig):
     max_skips: int = setting(2, "skip connections that a normal cell may have; 8: any number", minimum=0, maximum=8)
     recompute: bool = setting(False, "compute cells again for the gradient: less memory, a third more time")
     fused: bool = setting(True, "the fast form of the supernet; no: the plain one")
-    precision: str = setting("fp32", "of the search", choices=("fp32",))
+    precision: str = setting("auto", "of the trainings of the choice, as of others; the search is in fp32",
+                             choices=("auto", "fp32", "bf16"))
     ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)
     compile: bool = setting(False, "torch.compile the networks of the choice, not the supernet")
     seeds: int = setting(1, "searches, from `seed` on; the best is chosen by a complete training of each", minimum=1)
