@@ -65,11 +65,17 @@ def fused_nodes(cell: "SupernetCell", states: Sequence[Tensor], operations: Tens
 
 def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) -> Tensor:
     total = _sum(maps)
+    if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
+        total.register_hook(dense)
     if not passed:
         return total
     from .darts_supernet import shuffled
 
     return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
+
+
+def dense(map: Tensor) -> Tensor:
+    return map.contiguous(memory_format=torch.channels_last)
 
 
 def _sum(maps: list[Tensor]) -> Tensor:
@@ -92,8 +98,8 @@ def _leave(x: Tensor, edges: Sequence[nn.Module], shares: Tensor, stride: int) -
     if stride == 1:
         others, which = [*others, x], [*which, SKIP]
     else:
-        maps = [map + skip for map, skip in zip(maps, _reduced(relu, edges, shares[:, SKIP]), strict=True)]
-    return [map.add_(other) for map, other in zip(maps, blends(shares[:, which], others), strict=True)]
+        maps = [map.add_(skip) for map, skip in zip(maps, _reduced(relu, edges, shares[:, SKIP]), strict=True)]
+    return list(_Blends.apply(shares[:, which], *others, *maps))
 
 
 def _reduced(relu: Tensor, edges: Sequence[nn.Module], shares: Tensor) -> Sequence[Tensor]:
@@ -115,10 +121,39 @@ def _map(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
-def blends(shares: Tensor, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-    """shares (E, K) of K maps -> E sums."""
-    flat = torch.stack([rows_of(map).flatten() for map in maps])  # (K, M * C)
-    return [_map(total, maps[0]) for total in (shares @ flat).unbind()]
+class _Blends(torch.autograd.Function):
+    """shares (E, K), K maps and E totals: to each total is added, in place, the sum of the weighed maps."""
+
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+        maps, totals = maps[: shares.shape[1]], maps[shares.shape[1] :]
+        ctx.save_for_backward(shares, *maps)
+        ctx.mark_dirty(*totals)
+        for total, row in zip(totals, shares, strict=True):
+            for map, share in zip(maps, row, strict=True):
+                total.addcmul_(map, share)
+        return totals
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        shares, *maps = ctx.saved_tensors
+        grad_maps, grad_shares = [], None
+        for column, wanted in zip(shares.T, ctx.needs_input_grad[1:], strict=False):
+            grad_maps.append(_weighed(grads, column) if wanted else None)
+        if ctx.needs_input_grad[0]:
+            flat = [rows_of(map).flatten() for map in (*maps, *grads)]
+            dots = [torch.dot(grad, map) for grad in flat[len(maps) :] for map in flat[: len(maps)]]
+            grad_shares = torch.stack(dots).view_as(shares)
+        return grad_shares, *grad_maps, *grads
+
+
+def _weighed(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
+    first, *others = shares
+    total = maps[0] * first
+    for map, share in zip(maps[1:], others, strict=True):
+        total.addcmul_(map, share)
+    return total
 
 
 def _mean(rows: Tensor) -> Tensor:
@@ -137,35 +172,30 @@ class Unit(NamedTuple):
     kernel: Tensor  # (C_in, 1, k, k)
     weight: Tensor  # (C, C_in, 1, 1)
     rows: Tensor | None  # depthwise(x, kernel), (M, C_in); None if no gradient of the weight is wanted
-    mean: Tensor  # of these, (C_in,)
-    centred: Tensor  # weight @ (rows - mean), (M, C)
+    centred: Tensor  # weight @ (rows - mean(rows)), (N, C, h, w)
     inverse: Tensor  # 1 / the standard deviation of these, (C,)
 
 
-def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int, keep: bool) -> tuple[Unit, Tensor]:
-    """It, and `centred` as a map."""
-    map = convolve(x, kernel, stride, dilation)
+def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int, keep: bool,
+          factor: Tensor | None = None) -> Unit:
+    """factor (C_in,) of the kernel"""
+    used = kernel if factor is None else factor[:, None, None, None] * kernel
+    map = convolve(x, used, stride, dilation)
     rows = rows_of(map)
-    mean = _mean(rows)
-    map = torch.conv2d(map, weight, -(weight.flatten(1) @ mean))
-    centred = rows_of(map)
-    inverse = (_mean(centred * centred) + EPS).rsqrt()
-    return Unit(kernel, weight, rows if keep else None, mean, centred, inverse), map
+    centred = torch.conv2d(map, weight, -(weight.flatten(1) @ _mean(rows)))
+    inverse = (_mean(rows_of(centred).square()) + EPS).rsqrt()
+    return Unit(kernel, weight, rows if keep else None, centred, inverse)
 
 
-def _gradients(unit: Unit, grad: Tensor, mean: Tensor, along: Tensor, scale: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Gradients (M, C_in) of depthwise(x, kernel) and (C, C_in, 1, 1) of the weight.
-
-    grad (M, C) is that of scale * centred, with its means and those of grad * centred, (C,). Batch norm's gradient is
-    scale * (grad - mean(grad) - centred * mean(grad * centred) / variance).
-    """
-    across = torch.addcmul(grad, unit.centred, along * unit.inverse.square(), value=-1)
-    matrix = scale[:, None] * unit.weight.flatten(1)
-    grad_rows = torch.addmm(-(mean @ matrix), across, matrix)
-    if unit.rows is None:
-        return grad_rows, None
-    weight = product(across, unit.rows) - len(grad) * torch.outer(mean, unit.mean)
-    return grad_rows, (scale[:, None] * weight)[:, :, None, None]
+def _gradients(unit: Unit, grad: Tensor, share: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """grad is that of share * norm, (N, C, h, w), share (C,): gradients of depthwise(x, kernel), (N, C_in, h, w), of the
+    weight and of the share."""
+    zero = torch.zeros_like(unit.inverse)
+    grad, grad_share, _ = torch.ops.aten.native_batch_norm_backward(
+        grad, unit.centred, share, None, None, zero, unit.inverse, True, EPS, [True, True, False])
+    rows = rows_of(grad)
+    grad_map = _map(rows @ unit.weight.flatten(1), grad)
+    return grad_map, None if unit.rows is None else product(rows, unit.rows)[:, :, None, None], grad_share
 
 
 # ---- the convolutions of all edges that leave a source
@@ -187,14 +217,13 @@ class _Convolutions(torch.autograd.Function):
         units, sums, left = [], [None] * len(shares), iter(parameters)
         for column, (length, dilation) in zip(shares.unbind(1), CONVOLUTIONS.values(), strict=True):
             for edge, share in enumerate(column.unbind()):
-                unit, map = _unit(x, next(left), next(left), stride, dilation, keep)
+                unit = _unit(x, next(left), next(left), stride, dilation, keep)
                 units.append(unit)
                 if length == 2:
-                    kernel = unit.inverse[:, None, None, None] * next(left)
-                    unit, map = _unit(map.relu(), kernel, next(left), 1, 1, keep)
+                    unit = _unit(unit.centred.relu(), next(left), next(left), 1, 1, keep, unit.inverse)
                     units.append(unit)
                 scale = (share * unit.inverse)[:, None, None]
-                sums[edge] = map * scale if sums[edge] is None else sums[edge].addcmul_(map, scale)
+                sums[edge] = unit.centred * scale if sums[edge] is None else sums[edge].addcmul_(unit.centred, scale)
         ctx.save_for_backward(x, shares, *(tensor for unit in units for tensor in unit))
         return tuple(sums)
 
@@ -204,19 +233,13 @@ class _Convolutions(torch.autograd.Function):
         x, shares, *saved = ctx.saved_tensors
         units = iter([Unit(*saved[first : first + len(Unit._fields)])
                       for first in range(0, len(saved), len(Unit._fields))])
-        rows = [rows_of(grad) for grad in grads]
-        means = [_mean(grad) for grad in rows]
-        grad_shares, grad_x, grad_parameters = torch.empty_like(shares), [], []
+        each = shares[:, :, None].expand(*shares.shape, grads[0].shape[1]).contiguous()
+        grad_shares, grad_x, grad_parameters = torch.empty_like(each), [], []
         for column, (length, dilation) in enumerate(CONVOLUTIONS.values()):
             starts = []
-            for edge, (grad, mean) in enumerate(zip(rows, means, strict=True)):
+            for edge, grad in enumerate(grads):
                 chain = [next(units) for _ in range(length)]
-                along = _mean(grad * chain[-1].centred)
-                grad_shares[edge, column] = len(grad) * (along @ chain[-1].inverse)
-                if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]):
-                    continue
-                scale = shares[edge, column] * chain[-1].inverse
-                start, *found = _chain_gradients(chain, grad, mean, along, scale, grads[0])
+                start, grad_shares[edge, column], *found = _chain_gradients(chain, grad, each[edge, column])
                 grad_parameters += [None, *found]  # the first kernel's are found together
                 starts.append(start)
                 if ctx.needs_input_grad[0]:
@@ -224,27 +247,22 @@ class _Convolutions(torch.autograd.Function):
                     grad_x = [*map(Tensor.add_, grad_x, parts), *grad_x[len(parts) :]] if grad_x else parts
             if ctx.needs_input_grad[3]:
                 found = weight_gradients(x, starts, chain[0].kernel.shape[-1], dilation, ctx.stride)
-                grad_parameters[-2 * length * len(rows) :: 2 * length] = found
-        grad_parameters = grad_parameters or [None] * (len(ctx.needs_input_grad) - 3)
-        return joined(grad_x, x.shape) if grad_x else None, grad_shares, None, *grad_parameters
+                grad_parameters[-2 * length * len(grads) :: 2 * length] = found
+        return joined(grad_x, x.shape) if grad_x else None, grad_shares.sum(2), None, *grad_parameters
 
 
-def _chain_gradients(chain: Sequence[Unit], grad: Tensor, mean: Tensor, along: Tensor, scale: Tensor,
-                     like: Tensor) -> list[Tensor | None]:
-    """Of the first depthwise convolution's result (N, C, h, w), and of all parameters but its kernel, in their order;
-    the rest as `_gradients` has them for the last unit."""
+def _chain_gradients(chain: Sequence[Unit], grad: Tensor, share: Tensor) -> list[Tensor | None]:
+    """Of the first depthwise convolution's result (N, C, h, w), of the share, and of all parameters but the first
+    kernel, in their order."""
     last = chain[-1]
-    rows, weight = _gradients(last, grad, mean, along, scale)
-    map = _map(rows, like)
+    map, weight, grad_share = _gradients(last, grad, share)
     if len(chain) == 1:
-        return [map, weight]
+        return [map, grad_share, weight]
     first, kernel = chain[0], None
     if weight is not None:
-        relu = _map(first.centred.relu(), like)
-        [kernel] = weight_gradients(relu, [map], last.kernel.shape[-1])
+        [kernel] = weight_gradients(first.centred.relu(), [map], last.kernel.shape[-1])
         kernel *= first.inverse[:, None, None, None]
     [grad] = input_gradients(map, last.kernel)
-    grad = torch.ops.aten.threshold_backward(rows_of(grad), first.centred, 0)
-    along = _mean(grad * first.centred)
-    rows, first_weight = _gradients(first, grad, _mean(grad), along, torch.ones_like(first.inverse))
-    return [_map(rows, like), first_weight, kernel, weight]
+    grad = torch.ops.aten.threshold_backward(grad, first.centred, 0)
+    map, first_weight, _ = _gradients(first, grad, torch.ones_like(first.inverse))
+    return [map, grad_share, first_weight, kernel, weight]
