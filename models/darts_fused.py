@@ -178,6 +178,13 @@ class Unit(NamedTuple):
     inverse: Tensor  # 1 / the standard deviation of these, (C,)
 
 
+def _squares(map: Tensor) -> Tensor:
+    """Sums of squares (C,): as a gradient of batch norm, which writes no map of squares."""
+    zero = map.new_zeros(map.shape[1])
+    return torch.ops.aten.native_batch_norm_backward(
+        map, map, None, None, None, zero, zero + 1, True, EPS, [False, True, True])[1]
+
+
 def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int, keep: bool,
           factor: Tensor | None = None) -> Unit:
     """factor (C_in,) of the kernel"""
@@ -185,7 +192,7 @@ def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int,
     map = convolve(x, used, stride, dilation)
     rows = rows_of(map)
     centred = torch.conv2d(map, weight, -(weight.flatten(1) @ _mean(rows)))
-    inverse = (_mean(rows_of(centred).square()) + EPS).rsqrt()
+    inverse = (_squares(centred) / len(rows) + EPS).rsqrt()
     return Unit(kernel, weight, rows if keep else None, centred, inverse)
 
 
@@ -265,6 +272,6 @@ def _chain_gradients(chain: Sequence[Unit], grad: Tensor, share: Tensor) -> list
         [kernel] = weight_gradients(first.centred.relu(), [map], last.kernel.shape[-1])
         kernel *= first.inverse[:, None, None, None]
     [grad] = input_gradients(map, last.kernel)
-    grad = torch.ops.aten.threshold_backward(grad, first.centred, 0)
+    torch.ops.aten.threshold_backward.grad_input(grad, first.centred, 0, grad_input=grad)
     map, first_weight, _ = _gradients(first, grad, torch.ones_like(first.inverse))
     return [map, grad_share, first_weight, kernel, weight]
