@@ -103,13 +103,8 @@ def _leave(x: Tensor, edges: Sequence[nn.Module], shares: Tensor, stride: int) -
 
 
 def _reduced(relu: Tensor, edges: Sequence[nn.Module], shares: Tensor) -> Sequence[Tensor]:
-    """The skip connections of stride 2 of all edges as one convolution and one norm; shares (E,).
-
-    Even and odd pixels by kernels of 2x2: slices of the map would get their gradient pixel by pixel."""
-    skips = [edge.operations[SKIP] for edge in edges]
-    weight = torch.cat([F.pad(half.weight, at) for skip in skips
-                        for half, at in ((skip.even, (0, 1, 0, 1)), (skip.odd, (1, 0, 1, 0)))])
-    maps = F.conv2d(relu, weight, stride=2)  # (N, E * C, H / 2, W / 2)
+    """The skip connections of stride 2 of all edges as one convolution and one norm; shares (E,)."""
+    maps = F.conv2d(relu, torch.cat([edge.operations[SKIP].kernel() for edge in edges]), stride=2)
     norms = F.batch_norm(maps, None, None, shares.repeat_interleave(relu.shape[1]), None, training=True, eps=EPS)
     return norms.chunk(len(edges), 1)
 

@@ -55,10 +55,12 @@ class SupernetCell(CellSkeleton):
         self.mixed, self.reduction, self.partial_channels = mixed, reduction, partial_channels
 
     def forward(self, s0: Tensor, s1: Tensor, operations: Tensor, edges: Tensor | None, fused: bool) -> Tensor:
-        """operations (14, 8), edges (14,): the weights, after softmax; edges with partial channels alone."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        """operations (14, 8), edges (14,): the weights, after softmax; edges with partial channels alone. Fused, s0 and
+        s1 are rectified already."""
         if fused:
+            states = [self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]
             return torch.cat(fused_nodes(self, states, operations, edges), 1)
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
         for node, first in zip(self.nodes, FIRST_EDGE, strict=False):
             entering = slice(first, first + len(node))
             states.append(self._node(node, states, operations[entering], None if edges is None else edges[entering]))
@@ -119,6 +121,7 @@ class Supernet(StackedCells):
         shares = {kind: self._shares(kind) for kind in ("normal", "reduction")}
         s0 = s1 = self.stem(x)
         for cell in self.cells:
+            s1 = s1.relu_() if self.fused else s1  # once for both cells that read it
             args = (s0, s1, *shares["reduction" if cell.reduction else "normal"], self.fused)
             s0, s1 = s1, checkpoint(cell, *args, use_reentrant=False) if self.recompute else cell(*args)
         return self.head(s1)

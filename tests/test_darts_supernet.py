@@ -93,7 +93,7 @@ def test_a_cell_and_its_gradients(reduction_p, reduction, partial_channels, fuse
     edges = torch.rand(14).double().requires_grad_() if partial_channels > 1 else None
     inputs = [s0, s1, operations, *([edges] if partial_channels > 1 else []), *cell.parameters()]
     expected = literal_cell(cell, s0, s1, operations, edges)
-    found = cell(s0, s1, operations, edges, fused)
+    found = cell(*((s0.relu(), s1.relu()) if fused else (s0, s1)), operations, edges, fused)
     torch.testing.assert_close(found, expected)
     probe = torch.randn_like(found)
     torch.testing.assert_close(torch.autograd.grad((found * probe).sum(), inputs, materialize_grads=True),
