@@ -173,11 +173,11 @@ class Unit(NamedTuple):
     inverse: Tensor  # 1 / the standard deviation of these, (C,)
 
 
-def _squares(map: Tensor) -> Tensor:
-    """Sums of squares (C,): as a gradient of batch norm, which writes no map of squares."""
-    zero = map.new_zeros(map.shape[1])
+def _dots(left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
+    """factor (C,) times the sums of left * right over all but their channels: as one of batch norm's gradients, which
+    writes no map of products."""
     return torch.ops.aten.native_batch_norm_backward(
-        map, map, None, None, None, zero, zero + 1, True, EPS, [False, True, True])[1]
+        left, right, None, None, None, torch.zeros_like(factor), factor, True, EPS, [False, True, True])[1]
 
 
 def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int, keep: bool,
@@ -187,7 +187,7 @@ def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int,
     map = convolve(x, used, stride, dilation)
     rows = rows_of(map)
     centred = torch.conv2d(map, weight, -(weight.flatten(1) @ _mean(rows)))
-    inverse = (_squares(centred) / len(rows) + EPS).rsqrt()
+    inverse = (_dots(centred, centred, centred.new_ones(len(weight))) / len(rows) + EPS).rsqrt()
     return Unit(kernel, weight, rows if keep else None, centred, inverse)
 
 
@@ -243,6 +243,9 @@ class _Convolutions(torch.autograd.Function):
             starts = []
             for edge, grad in enumerate(grads):
                 chain = [next(units) for _ in range(length)]
+                if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]):  # in the first cell, for the alphas
+                    grad_shares[edge, column] = _dots(grad, chain[-1].centred, chain[-1].inverse)
+                    continue
                 start, grad_shares[edge, column], *found = _chain_gradients(chain, grad, each[edge, column])
                 grad_parameters += [None, *found]  # the first kernel's are found together
                 starts.append(start)
@@ -252,6 +255,7 @@ class _Convolutions(torch.autograd.Function):
             if ctx.needs_input_grad[3]:
                 found = weight_gradients(x, starts, chain[0].kernel.shape[-1], dilation, ctx.stride)
                 grad_parameters[-2 * length * len(grads) :: 2 * length] = found
+        grad_parameters = grad_parameters or [None] * (len(ctx.needs_input_grad) - 3)
         return joined(grad_x, x.shape) if grad_x else None, grad_shares.sum(2), None, *grad_parameters
 
 
