@@ -6,9 +6,11 @@ What is saved here:
   bias of the pointwise convolution before it: that of its result follows from that of its input. The factor is never
   applied by itself: before a ReLU it moves into the depthwise convolution that follows, since relu(s y) = s relu(y)
   for s > 0; at the end of an edge it is multiplied with alpha, and the map is added to the node.
-- The gradient of batch norm takes off what points along its result and the mean: the first is one pass over the
-  gradient, the second is again a bias of the product that comes next.
+- The gradient of such a factor and norm is that of PyTorch's batch norm with alpha as its weight: one call, and in it
+  alpha's own.
+- The gradient of a node, a slice of that of the whole cell, is made dense once for all edges that enter it.
 - Each convolution is taken to its end, and its gradient back to its start, while its maps are in the caches.
+- No map is written that only a sum is taken of, and maps are weighed and added in place.
 - ReLU, pooling and its norm depend on the source alone, not on the edge: once a source.
 - Without gradients of the weights, as in a step of the alphas, the maps that only they need are not kept.
 
@@ -66,7 +68,7 @@ def fused_nodes(cell: "SupernetCell", states: Sequence[Tensor], operations: Tens
 def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) -> Tensor:
     total = _sum(maps)
     if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
-        total.register_hook(dense)
+        total.register_hook(_dense)
     if not passed:
         return total
     from .darts_supernet import shuffled
@@ -74,7 +76,7 @@ def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) ->
     return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
 
 
-def dense(map: Tensor) -> Tensor:
+def _dense(map: Tensor) -> Tensor:
     return map.contiguous(memory_format=torch.channels_last)
 
 
@@ -109,13 +111,7 @@ def _reduced(relu: Tensor, edges: Sequence[nn.Module], shares: Tensor) -> Sequen
     return norms.chunk(len(edges), 1)
 
 
-# ---- maps as matrices
-
-
-def _map(rows: Tensor, like: Tensor) -> Tensor:
-    """(M, C) -> (N, C, H, W) channels_last, the same memory."""
-    n, _, h, w = like.shape
-    return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
+# ---- weighed sums
 
 
 class _Blends(torch.autograd.Function):
@@ -151,6 +147,15 @@ def _weighed(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     for map, share in zip(maps[1:], others, strict=True):
         total.addcmul_(map, share)
     return total
+
+
+# ---- maps as matrices
+
+
+def _map(rows: Tensor, like: Tensor) -> Tensor:
+    """(M, C) -> (N, C, H, W) channels_last, the same memory."""
+    n, _, h, w = like.shape
+    return rows.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 def _mean(rows: Tensor) -> Tensor:
@@ -192,8 +197,8 @@ def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int,
 
 
 def _gradients(unit: Unit, grad: Tensor, share: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """grad is that of share * norm, (N, C, h, w), share (C,): gradients of depthwise(x, kernel), (N, C_in, h, w), of the
-    weight and of the share."""
+    """Those of depthwise(x, kernel), (N, C_in, h, w), of the weight and of the share (C,); grad (N, C, h, w) is that of
+    share * norm."""
     zero = torch.zeros_like(unit.inverse)
     grad, grad_share, _ = torch.ops.aten.native_batch_norm_backward(
         grad, unit.centred, share, None, None, zero, unit.inverse, True, EPS, [True, True, False])
