@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from .blocks import pool_linear
-from .darts_operations import DropPath, FactorizedReduce, ReluConvBn
+from models.blocks import pool_linear
+from models.darts_operations import DropPath, FactorizedReduce, ReluConvBn
 
 
 class CellSkeleton(nn.Module):

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .darts_depthwise import convolve, input_gradients, joined, weight_gradients
-from .darts_genotype import OPERATIONS
-from .darts_pointwise import product, rows_of
+from models.darts_depthwise import convolve, input_gradients, joined, weight_gradients
+from models.darts_genotype import OPERATIONS
+from models.darts_pointwise import product, rows_of
 
 if TYPE_CHECKING:
-    from .darts_supernet import SupernetCell
+    from models.darts_supernet import SupernetCell
 
 EPS = 1e-5  # of batch norm
 WIDTH = 256  # numbers in a row of which sums are fast
@@ -71,7 +71,7 @@ def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) ->
         total.register_hook(_dense)
     if not passed:
         return total
-    from .darts_supernet import shuffled
+    from models.darts_supernet import shuffled
 
     return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
 

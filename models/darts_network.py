@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from .darts_cells import CellSkeleton, StackedCells
-from .darts_genotype import Genotype, Pair
-from .darts_operations import drop_path, operation
+from models.darts_cells import CellSkeleton, StackedCells
+from models.darts_genotype import Genotype, Pair
+from models.darts_operations import drop_path, operation
 
 
 class Sum(nn.Module):

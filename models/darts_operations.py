@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .darts_depthwise import DepthwiseConv2d
-from .darts_pointwise import PointwiseConv2d
+from models.darts_depthwise import DepthwiseConv2d
+from models.darts_pointwise import PointwiseConv2d
 
 
 class Zero(nn.Module):

@@ -18,10 +18,10 @@ import torch
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from .darts_cells import CellSkeleton, StackedCells
-from .darts_genotype import OPERATIONS, inputs_label, operation_label
-from .darts_network import Sum, edge_stride
-from .darts_operations import operation
+from models.darts_cells import CellSkeleton, StackedCells
+from models.darts_genotype import OPERATIONS, inputs_label, operation_label
+from models.darts_network import Sum, edge_stride
+from models.darts_operations import operation
 
 
 class NodeChoice(MutableModule):

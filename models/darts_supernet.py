@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .darts_cells import CellSkeleton, StackedCells
-from .darts_fused import fused_nodes
-from .darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
-from .darts_network import edge_stride
-from .darts_operations import operation
+from models.darts_cells import CellSkeleton, StackedCells
+from models.darts_fused import fused_nodes
+from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
+from models.darts_network import edge_stride
+from models.darts_operations import operation
 
 ALPHA_SCALE = 1e-3  # standard deviation of the first alphas: all operations count alike, but for a broken tie
 FIRST_EDGE = [sum(range(2, 2 + node)) for node in range(N_NODES + 1)]  # edges enter node i from FIRST_EDGE[i] on

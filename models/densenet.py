@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .blocks import pool_linear
+from models.blocks import pool_linear
 
 GROWTH = 32  # channels that each layer adds
 BLOCKS = (6, 12, 24, 16)  # layers in each block

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .blocks import conv_bn, conv_bn_relu, pool_linear
+from models.blocks import conv_bn, conv_bn_relu, pool_linear
 
 
 class Stage(NamedTuple):

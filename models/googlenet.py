@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear
 
 # Channels: 1x1 branch; 3x3 branch, reduced and out; "5x5" branch, reduced and out; pool branch. None: halve.
 STAGES = (

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from .blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear
 
 # (channels, stride) of each depthwise separable convolution
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))

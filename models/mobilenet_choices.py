@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .blocks import conv_bn, conv_bn_relu
-from .mobilenet import LAYERS
-from .senet import REDUCTION, squeeze_excitation
+from models.blocks import conv_bn, conv_bn_relu
+from models.mobilenet import LAYERS
+from models.senet import REDUCTION, squeeze_excitation
 
 STEM, SIDE = 32, 32  # channels of the first feature map, and its size: that of the images
 SKIP_REACH = 3  # earlier feature maps that a skip may come from

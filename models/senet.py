@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # (channels, stride of the first of the two blocks)
 REDUCTION = 16  # of the channels, between squeeze and excitation

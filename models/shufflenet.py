@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import conv_bn, conv_bn_relu, pool_linear
+from models.blocks import conv_bn, conv_bn_relu, pool_linear
 
 GROUPS = 2
 STAGES = ((200, 4), (400, 8), (800, 4))  # (channels, units); the first unit of each has stride 2

@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from .blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear
 
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # (channels, convolutions before the max pool)
 
