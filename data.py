@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from augmentation import SIDE, Augmentation, Draws, Normalization, words
 from files import read_json, write_json
-from picture_files import read_picture
+from pictures.decoding import read_picture
 
 FORMAT = 2  # of the cache; another number makes old caches be rebuilt
 

@@ -118,7 +118,7 @@ from pathlib import Path
 import torch
 
 from model_file import load_model
-from picture_files import decode
+from pictures.decoding import decode
 from predict import classifier
 
 trained = load_model(Path("{name}"), torch.device("cpu"))

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from config import PredictConfig, command_line, merge, run_script
 from files import atomic_write
-from picture_files import Decoded, Decoder, find_pictures
+from pictures.decoding import Decoded, Decoder, find_pictures
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np

@@ -19,7 +19,7 @@ from config import run_script
 from hardware import pick_device, pick_dtype
 from model_file import TrainedModel
 from models import MODELS, build_model
-from picture_files import Decoder, find_pictures
+from pictures.decoding import Decoder, find_pictures
 from predict import PIECE, SIDE, classifier, lines
 from training import set_seed
 

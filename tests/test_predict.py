@@ -18,7 +18,7 @@ from conftest import ROOT
 from PIL import Image, ImageOps
 
 import predict
-from picture_files import AHEAD, Decoder, find_pictures, read_picture
+from pictures.decoding import AHEAD, Decoder, find_pictures, read_picture
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
@@ -276,7 +276,7 @@ def test_order_of_files(tmp_path):
 
 
 def test_a_killed_process_leaves_no_workers(folder):
-    script = ("import sys, time; from picture_files import Decoder; d = Decoder(32, 2);"
+    script = ("import sys, time; from pictures.decoding import Decoder; d = Decoder(32, 2);"
               "print(next(d.batches([sys.argv[1]] * 200, 100)).images.shape, flush=True); time.sleep(60)")
     with subprocess.Popen([sys.executable, "-c", script, str(folder / "a.png")], cwd=ROOT, text=True,
                           stdout=subprocess.PIPE) as process:
