@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import autoaugment
+from pictures import autoaugment
 
 SIDE = 32  # pixels
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment
 
-import autoaugment
 from augmentation import SIDE, Augmentation, channels, words
-from autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength
+from pictures import autoaugment
+from pictures.autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength
 
 GREY = (128, 128, 128)
 
