@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from augmentation import SIDE, Augmentation, Draws, Normalization, words
 from files import read_json, write_json
+from pictures.augmentation import SIDE, Augmentation, Draws, Normalization, words
 from pictures.decoding import read_picture
 
 FORMAT = 2  # of the cache; another number makes old caches be rebuilt

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from augmentation import Normalization
 from files import atomic_write
 from models import build_model
 from models.darts_genotype import Genotype
 from models.darts_network import DartsNetwork
+from pictures.augmentation import Normalization
 
 FORMAT = 1
 KIND = "trained model"  # tells the file from a checkpoint

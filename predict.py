@@ -103,8 +103,8 @@ def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[[
     """
     import torch
 
-    from augmentation import words
     from hardware import pick_dtype
+    from pictures.augmentation import words
 
     device = trained.normalization.mean.device
     dtype = pick_dtype(precision, device, trained.model)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from augmentation import SIDE
 from benchmarks.measure import at_least, environment, parser, publish, save, spread, take_turns
 from config import run_script
 from hardware import pick_device, pick_dtype
 from models import MODELS, build_model
+from pictures.augmentation import SIDE
 from training import build_optimizer, set_seed, train_step
 
 CLASSES = 10

@@ -108,7 +108,7 @@ def _probabilities(trained: Any, images: "np.ndarray") -> "np.ndarray":
     import torch
     from tqdm import tqdm
 
-    from augmentation import words
+    from pictures.augmentation import words
 
     device, parts = trained.normalization.mean.device, []
     with torch.inference_mode():

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from augmentation import Normalization
 from model_file import TrainedModel, load_model, save_model
 from models import build_model, mobilenet_space
 from models.darts_genotype import Genotype
 from models.darts_network import DartsNetwork
+from pictures.augmentation import Normalization
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
 CELL = [[["sep_conv_3x3", 0], ["skip_connect", 1]], [["max_pool_3x3", 0], ["dil_conv_5x5", 2]],

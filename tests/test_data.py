@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import data
-from augmentation import Augmentation, Normalization, channels, words
+from pictures.augmentation import Augmentation, Normalization, channels, words
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from augmentation import Augmentation, Draws
 from bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from models import MODELS, build_model, mobilenet_space
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.darts_supernet import Supernet
 from pictures import autoaugment
+from pictures.augmentation import Augmentation, Draws
 from training import build_optimizer, train_step
 
 META = torch.device("meta")

@@ -12,11 +12,11 @@ from conftest import ROOT
 import classic_nas_trial
 import data
 import hpo_trial
-from augmentation import Normalization
 from model_file import build_network, load_model, save_model
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.mobilenet_space import BASELINE
+from pictures.augmentation import Normalization
 from training import evaluate
 
 CPU = torch.device("cpu")
