@@ -34,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    from data import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from hardware import pick_device
     from models.mobilenet_space import build, cost
+    from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from training import set_seed
 
     given = command_line(ClassicNasConfig, argv, __doc__.splitlines()[0])

@@ -29,9 +29,9 @@ from files import read_json, write_json
 
 if TYPE_CHECKING:
     from bilevel import Batch, Hits
-    from data import Batches, Pictures
     from models.darts_genotype import Genotype
     from models.darts_supernet import Supernet
+    from pictures.dataset import Batches, Pictures
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict) -> None:
     import distributed  # slow to import, as is what stands on torch
-    from data import load
     from hardware import enough_memory, pick_device
+    from pictures.dataset import load
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
     pictures = load(config.data, config.data_dir)
@@ -157,7 +157,7 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
 
 def search_batches(config: DartsSearchConfig, pictures: "Pictures", device: Any) -> Halves:
     """The training images, which lie in stratified order, halved."""
-    from data import Batches, training_batches
+    from pictures.dataset import Batches, training_batches
 
     train, val = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
@@ -257,8 +257,8 @@ def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
     import distributed
     from checkpoints import load_checkpoint
-    from data import training_batches
     from models.darts_network import DartsNetwork
+    from pictures.dataset import training_batches
     from training import fit, set_seed
 
     loaders = training_batches(

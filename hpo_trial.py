@@ -18,9 +18,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    from data import load, training_batches  # torch and what stands on it: slow to import
     from hardware import pick_device
     from models import MODELS, build_model
+    from pictures.dataset import load, training_batches  # torch and what stands on it: slow to import
     from training import OPTIMIZERS, set_seed
 
     given = command_line(HpoConfig, argv, __doc__.splitlines()[0])

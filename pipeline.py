@@ -102,7 +102,7 @@ def place(path: str) -> str:
 
 def loaded(data: str, data_dir: str) -> tuple[str, int, int]:
     """Checksum, classes and training images of the data set, which is packed by this, if it was not."""
-    from data import load  # and torch: slow
+    from pictures.dataset import load  # and torch: slow
 
     pictures = load(data, data_dir)
     return pictures.checksum, len(pictures.classes), len(pictures.train_labels)

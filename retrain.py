@@ -50,8 +50,8 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
 
 
 def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:
-    from data import final_batches, load, training_batches
     from distributed import share, size, synchronized
+    from pictures.dataset import final_batches, load, training_batches
     from training import set_seed
 
     if size() > 1 and trial.under_nni():

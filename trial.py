@@ -18,7 +18,7 @@ from config import TrainingConfig, identity
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     import torch
 
-    from data import Batches, Loaders, Pictures
+    from pictures.dataset import Batches, Loaders, Pictures
     from training import FitResult
 
 

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.measure import at_least, environment, parser, publish, save, spread
 from config import run_script
-from data import Loaders, Pictures, load, training_batches
+from pictures.dataset import Loaders, Pictures, load, training_batches
 
 ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")  # of Pictures
 

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from benchmarks.measure import at_least, environment
 from benchmarks.tuner_replay import text
 from config import ClassicNasConfig, run_script
-from data import Batches, Pictures, load, training_batches
 from files import read_json, write_json
 from models import nas_scores
 from models.mobilenet_space import BASELINE, build
+from pictures.dataset import Batches, Pictures, load, training_batches
 from training import evaluate, fit, set_seed
 
 

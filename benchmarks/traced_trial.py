@@ -28,11 +28,11 @@ book("import nni")
 import torch  # noqa: E402, F401
 
 book("import torch")
-import data  # noqa: E402
 import hpo_trial  # noqa: E402
 import models  # noqa: E402
 import run_folder  # noqa: E402
 import training  # noqa: E402
+from pictures import dataset  # noqa: E402
 
 book("import our modules")
 
@@ -75,7 +75,7 @@ booked(data, "training_batches", "split, statistics")
 booked(models, "build_model", "build the network")
 booked(run_folder.RunFolder, "__init__", "run folder")
 booked(training, "build_optimizer", "build the optimizer")
-data.Batches.epoch = first_batch(data.Batches.epoch)
+dataset.Batches.epoch = first_batch(dataset.Batches.epoch)
 training.train_step = first_step(training.train_step)
 
 try:

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
-from data import Batches, load
 from hardware import pick_device, pick_dtype
 from models import MODELS, build_model
+from pictures.dataset import Batches, load
 from training import build_optimizer, set_seed, train_step
 
 LR = 0.001

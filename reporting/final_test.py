@@ -16,7 +16,7 @@ from reporting.findings import Run
 if TYPE_CHECKING:
     import numpy as np
 
-    from data import Pictures
+    from pictures.dataset import Pictures
 
 FILE, SCHEMA = "final_test.json", 1
 MISTAKES = 16  # that are shown
@@ -71,7 +71,7 @@ def _cached(file: Path, key: dict[str, Any]) -> FinalTest | None:
 
 def _pictures(run: Run) -> "Pictures":
     """The very data set of the run; never downloaded for a report."""
-    from data import load
+    from pictures.dataset import load
 
     name, data_dir = run.origin.data, Path(run.config.get("data_dir", ".data"))
     if name == "cifar10" and not (data_dir / "cache" / "cifar10").is_dir():

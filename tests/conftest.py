@@ -40,10 +40,10 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory):
     """A data_dir in which digits are packed."""
-    import data
+    from pictures import dataset
 
     folder = tmp_path_factory.mktemp("data")
-    data.load("digits", folder)
+    dataset.load("digits", folder)
     return folder
 
 

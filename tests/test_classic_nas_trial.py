@@ -7,8 +7,8 @@ import torch
 from conftest import ROOT
 
 import classic_nas_trial
-import data
 from models.mobilenet_space import BASELINE, build, count_macs, count_parameters, smallest
+from pictures import dataset
 
 SMALL = ["--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32", "--epochs", "1"]
 CHEAP = {**BASELINE, **{label: "thin_dw3" for label in BASELINE if label.endswith("op")}, "block03_skip": "stem"}
@@ -102,8 +102,8 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
     result = json.loads((folder / "result.json").read_text())
     model = build(CHEAP, 10).eval()
     model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
-    pictures = data.load("digits", digits_dir)
-    train, _ = data.split(pictures.train_labels, 64, 32, 0)
+    pictures = dataset.load("digits", digits_dir)
+    train, _ = dataset.split(pictures.train_labels, 64, 32, 0)
     seen = torch.from_numpy(pictures.train_images[train][..., :3]).double() / 255
     mean, deviation = seen.mean((0, 1, 2)), seen.std((0, 1, 2), correction=0)
     images = (torch.from_numpy(pictures.test_images[..., :3]).double() / 255 - mean) / deviation
@@ -122,7 +122,7 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
 
 
 def test_without_the_option_the_test_set_is_not_read(trial, tmp_path, monkeypatch):
-    whole = data.load
+    whole = dataset.load
 
     def without_test(*args):
         pictures = whole(*args)
@@ -130,7 +130,7 @@ def test_without_the_option_the_test_set_is_not_read(trial, tmp_path, monkeypatc
         object.__setattr__(pictures, "test_labels", None)
         return pictures
 
-    monkeypatch.setattr(data, "load", without_test)
+    monkeypatch.setattr(dataset, "load", without_test)
     assert trial("--baseline", "--name", "a")[0] == 0
     assert "test" not in json.loads((tmp_path / "runs" / "classic_nas" / "a" / "result.json").read_text())
 

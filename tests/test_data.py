@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import data
+from pictures import dataset
 from pictures.augmentation import Augmentation, Normalization, channels, words
 
 
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 def test_folder_is_packed_with_labels_by_class_name(folder, tmp_path):
     (folder / "train/cat/.hidden").write_text("a file manager's own")
-    pictures = data.load(str(folder), tmp_path / "cache")
+    pictures = dataset.load(str(folder), tmp_path / "cache")
     assert pictures.classes == ("cat", "dog")
     assert pictures.train_images.shape == (12, 32, 32, 4) and pictures.test_images.shape == (4, 32, 32, 4)
     assert pictures.train_labels.tolist() == [0] * 6 + [1] * 6
@@ -45,10 +45,10 @@ def test_folder_is_packed_with_labels_by_class_name(folder, tmp_path):
 
 
 def test_a_changed_file_is_seen(folder, tmp_path):
-    before = data.load(str(folder), tmp_path / "cache")
-    assert data.load(str(folder), tmp_path / "cache").checksum == before.checksum
+    before = dataset.load(str(folder), tmp_path / "cache")
+    assert dataset.load(str(folder), tmp_path / "cache").checksum == before.checksum
     Image.new("RGB", (32, 32), "red").save(folder / "train/cat/0.jpg")
-    assert data.load(str(folder), tmp_path / "cache").checksum != before.checksum
+    assert dataset.load(str(folder), tmp_path / "cache").checksum != before.checksum
 
 
 def remove_all(folder):
@@ -95,7 +95,7 @@ def not_an_image(folder):
 def test_bad_folders_are_named_and_leave_nothing(folder, tmp_path, damage, words):
     damage(folder)
     with pytest.raises(ValueError) as error:
-        data.load(str(folder), tmp_path / "cache")
+        dataset.load(str(folder), tmp_path / "cache")
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     assert packed(tmp_path / "cache") == []
 
@@ -110,7 +110,7 @@ def test_full_disk_leaves_nothing_half_written(folder, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))  # the nearest thing to a full disk
     try:
         with pytest.raises(OSError) as error:
-            data.load(str(folder), tmp_path / "cache")
+            dataset.load(str(folder), tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert error.value.errno == errno.EFBIG or "requested and" in str(error.value)  # numpy reports a short write
@@ -119,16 +119,16 @@ def test_full_disk_leaves_nothing_half_written(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy", "meta.json"])
 def test_a_truncated_cache_is_rebuilt(folder, tmp_path, name, capsys):
-    before = data.load(str(folder), tmp_path / "cache")
+    before = dataset.load(str(folder), tmp_path / "cache")
     [cache] = packed(tmp_path / "cache")
     os.truncate(cache / name, (cache / name).stat().st_size // 2)
-    after = data.load(str(folder), tmp_path / "cache")
+    after = dataset.load(str(folder), tmp_path / "cache")
     assert "packing the data set again" in capsys.readouterr().out
     assert after.checksum == before.checksum and np.array_equal(after.train_labels, before.train_labels)
 
 
 def load_and_report(folder, cache, results):
-    results.put(data.load(str(folder), cache).checksum)
+    results.put(dataset.load(str(folder), cache).checksum)
 
 
 def test_eight_processes_may_start_at_once(folder, tmp_path):
@@ -141,12 +141,12 @@ def test_eight_processes_may_start_at_once(folder, tmp_path):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 8
-    assert checksums == {data.load(str(folder), tmp_path / "cache").checksum}
+    assert checksums == {dataset.load(str(folder), tmp_path / "cache").checksum}
     assert len(packed(tmp_path / "cache")) == 1
 
 
 def test_digits(digits_dir):
-    pictures = data.load("digits", digits_dir)
+    pictures = dataset.load("digits", digits_dir)
     assert len(pictures.train_labels) == 1437 and len(pictures.test_labels) == 360 and len(pictures.classes) == 10
 
 
@@ -158,11 +158,11 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
     with pytest.raises(OSError, match=r"offline, put cifar-10-python\.tar\.gz into"):
-        data.load("cifar10", tmp_path)
+        dataset.load("cifar10", tmp_path)
 
 
 def test_cifar10_as_pictures(cifar10_dir, tmp_path_factory):
-    pictures = data.load(str(cifar10_dir), tmp_path_factory.mktemp("cifar"))
+    pictures = dataset.load(str(cifar10_dir), tmp_path_factory.mktemp("cifar"))
     assert np.bincount(pictures.train_labels).tolist() == [5000] * 10
     assert np.bincount(pictures.test_labels).tolist() == [1000] * 10
     normalization = Normalization.of(pictures.train_moments, torch.device("cpu"))
@@ -174,13 +174,13 @@ def test_cifar10_as_pictures(cifar10_dir, tmp_path_factory):
 
 def test_split_is_disjoint_stratified_and_stable():
     labels = np.repeat(np.arange(5), [500, 300, 100, 60, 40])
-    train, val = data.split(labels, 0, 0, seed=3)
+    train, val = dataset.split(labels, 0, 0, seed=3)
     assert len(val) == 100 and len(train) == 900 and not set(train) & set(val)
     assert np.bincount(labels[val]).tolist() == [50, 30, 10, 6, 4]
-    again = data.split(labels, 0, 0, seed=3)
+    again = dataset.split(labels, 0, 0, seed=3)
     assert np.array_equal(train, again[0]) and np.array_equal(val, again[1])
-    assert not np.array_equal(val, data.split(labels, 0, 0, seed=4)[1])
-    small, _ = data.split(labels, 100, 100, seed=3)
+    assert not np.array_equal(val, dataset.split(labels, 0, 0, seed=4)[1])
+    small, _ = dataset.split(labels, 100, 100, seed=3)
     assert len(small) == 100 and np.abs(np.bincount(labels[small]) - [50, 30, 10, 6, 4]).max() <= 1
 
 
@@ -188,7 +188,7 @@ def test_split_is_disjoint_stratified_and_stable():
     ("train_size", "val_size", "words"), [(95, 10, "at most 100"), (3, 0, "at least 4"), (0, 2, "at least 4")])
 def test_impossible_splits_are_refused(train_size, val_size, words):
     with pytest.raises(ValueError, match=words):
-        data.split(np.arange(100) % 4, train_size, val_size, seed=0)
+        dataset.split(np.arange(100) % 4, train_size, val_size, seed=0)
 
 
 # ---- batches
@@ -241,8 +241,8 @@ def test_draws_are_independent_and_uniform():
 
 
 def test_statistics_are_those_of_the_training_split(digits_dir):
-    pictures = data.load("digits", digits_dir)
-    train, _ = data.split(pictures.train_labels, 0, 0, seed=0)
+    pictures = dataset.load("digits", digits_dir)
+    train, _ = dataset.split(pictures.train_labels, 0, 0, seed=0)
     normalization = Normalization.of(pictures.train_moments[train], torch.device("cpu"))
     values = pictures.train_images[train][..., :3].astype(np.float64) / 255
     assert np.allclose(normalization.mean, values.mean((0, 1, 2)), atol=1e-6)
@@ -251,7 +251,7 @@ def test_statistics_are_those_of_the_training_split(digits_dir):
 
 @pytest.fixture(scope="module")
 def loaders(digits_dir):
-    return data.training_batches(data.load("digits", digits_dir), torch.device("cpu"), train_size=0, val_size=0,
+    return dataset.training_batches(dataset.load("digits", digits_dir), torch.device("cpu"), train_size=0, val_size=0,
                                  batch_size=100, crop_padding=4, flip="auto", cutout=8, seed=0)
 
 
@@ -270,8 +270,8 @@ def test_validation_is_complete_and_plain(loaders):
 
 
 def test_digits_are_not_mirrored_unless_asked(digits_dir):
-    pictures = data.load("digits", digits_dir)
+    pictures = dataset.load("digits", digits_dir)
     sizes = dict(train_size=0, val_size=0, batch_size=100, crop_padding=4, cutout=8, seed=0)
     for flip, expected in (("auto", False), ("on", True), ("off", False)):
-        loaders = data.training_batches(pictures, torch.device("cpu"), flip=flip, **sizes)
+        loaders = dataset.training_batches(pictures, torch.device("cpu"), flip=flip, **sizes)
         assert loaders.train.augmentation.flip is expected

@@ -69,9 +69,9 @@ def test_a_diverged_trial_reports_the_worst_metric(trial, tmp_path):
 
 
 def test_the_test_set_is_never_read(trial, monkeypatch):
-    import data
+    from pictures import dataset
 
-    whole = data.load
+    whole = dataset.load
 
     def without_test(*args):
         pictures = whole(*args)
@@ -79,7 +79,7 @@ def test_the_test_set_is_never_read(trial, monkeypatch):
         object.__setattr__(pictures, "test_labels", None)
         return pictures
 
-    monkeypatch.setattr(data, "load", without_test)
+    monkeypatch.setattr(dataset, "load", without_test)
     assert trial("--epochs", "1")[0] == 0
 
 

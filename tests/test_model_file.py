@@ -10,12 +10,12 @@ import torch
 from conftest import ROOT
 
 import classic_nas_trial
-import data
 import hpo_trial
 from model_file import build_network, load_model, save_model
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.mobilenet_space import BASELINE
+from pictures import dataset
 from pictures.augmentation import Normalization
 from training import evaluate
 
@@ -80,11 +80,11 @@ def test_a_trial_leaves_its_model(call_trial, digits_dir, tmp_path, script, argv
     small = ["--data", "digits", "--train-size", "64", "--val-size", "40", "--batch-size", "32", "--epochs", "1",
              "--precision", "fp32", "--data-dir", str(digits_dir), "--runs-dir", str(tmp_path), "--name", "m"]
     assert call_trial(script.main, [*small, *argv])[0] == 0
-    folder, pictures = next(tmp_path.glob("*/m")), data.load("digits", digits_dir)
+    folder, pictures = next(tmp_path.glob("*/m")), dataset.load("digits", digits_dir)
     trained, result = load_model(folder / "model.pt", CPU), json.loads((folder / "result.json").read_text())
-    loaders = data.training_batches(pictures, CPU, train_size=64, val_size=40, batch_size=32, crop_padding=4,
+    loaders = dataset.training_batches(pictures, CPU, train_size=64, val_size=40, batch_size=32, crop_padding=4,
                                     flip="auto", cutout=8, seed=0)
-    val = data.Batches(loaders.val.pixels, loaders.val.labels, loaders.val.index.numpy(), trained.normalization, 256)
+    val = dataset.Batches(loaders.val.pixels, loaders.val.labels, loaders.val.index.numpy(), trained.normalization, 256)
     assert evaluate(trained.model, val.epoch(0), torch.float32)["accuracy"] == result["value"]
     assert trained.network == network and trained.classes == pictures.classes
     same = ("stage", "value", "parameters", "data", "commit", "last", "config")

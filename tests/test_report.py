@@ -19,11 +19,11 @@ from small_models import CLASSES, GENOTYPE, write
 from test_results import Fake
 
 import report
-from data import Pictures
 from guard.results import Results, Trial
 from guard.results_view import write_best, write_csv
 from models.darts_genotype import EDGES, OPERATIONS, Genotype
 from models.mobilenet_space import BASELINE, choices, count_parameters
+from pictures.dataset import Pictures
 from reporting import final_test as final
 from reporting.findings import find, read_trials
 from reporting.parameter_plots import Scale, telling
@@ -377,7 +377,7 @@ def test_confusion_and_mistakes_are_those_of_a_plain_loop(tmp_path, pictures):
 
 
 def test_predictions_are_computed_once_a_model(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("data.load", lambda data, data_dir: pictures)
+    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir: pictures)
     path = write_run(tmp_path, "retrain/x", result("retrain", test={"accuracy": 0.5, "loss": 1.0}))
     write(path / "model.pt")
     [group] = find(tmp_path).groups.values()
@@ -395,7 +395,7 @@ def test_predictions_are_computed_once_a_model(tmp_path, pictures, monkeypatch):
 
 
 def test_another_data_set_is_not_taken_for_that_of_the_run(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("data.load", lambda data, data_dir: pictures)
+    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir: pictures)
     told = result("retrain", checksum="b" * 64, test={"accuracy": 0.5, "loss": 1.0, "confusion": [[1, 0], [0, 1]]})
     write(write_run(tmp_path, "retrain/x", told) / "model.pt")
     _, text = build(tmp_path)
@@ -409,7 +409,7 @@ def test_the_test_set_is_not_read_for_runs_that_have_not_read_it(tmp_path, monke
 
 
 def test_cifar10_is_never_downloaded_for_a_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("pictures.dataset.load", lambda *_: pytest.fail("loaded"))
     write(write_run(tmp_path, "retrain/x", result("retrain", data="cifar10", test={"accuracy": 0.5})) / "model.pt")
     assert "Mistakes cannot be shown: cifar10 is not in nowhere" in build(tmp_path)[1]
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-import data
 import retrain
 import training
 from config import RetrainConfig
 from model_file import load_model
 from models.darts_genotype import load_genotype
+from pictures import dataset
 
 CPU = torch.device("cpu")
 NETWORK = ["--genotype", "DARTS_V2", "--channels", "4", "--layers", "3"]
@@ -101,7 +101,7 @@ def test_names_of_runs(tmp_path):
 
 def test_what_a_run_writes(unbroken, digits_dir):
     """The figures of result.json are found again with model.pt and plain loops over the test images."""
-    result, pictures = result_of(unbroken), data.load("digits", digits_dir)
+    result, pictures = result_of(unbroken), dataset.load("digits", digits_dir)
     assert result["stage"] == "retrain" and result["last"]["epoch"] == 2 and result["best"] is None
     assert result["metric"].startswith("training accuracy") and result["value"] == result["last"]["train_accuracy"]
     assert result["data"]["train_images"] == 96 and result["data"]["val_images"] == 0
@@ -127,13 +127,13 @@ def test_what_a_run_writes(unbroken, digits_dir):
 
 def test_the_test_images_are_read_once_after_the_last_epoch(main, monkeypatch):
     """8 steps, then the two batches of the 360 test images."""
-    read, batch = [], data.Batches._batch
+    read, batch = [], dataset.Batches._batch
 
     def reading(batches, picked, draws):
         read.append((len(batches.pixels), len(picked)))
         return batch(batches, picked, draws)
 
-    monkeypatch.setattr(data.Batches, "_batch", reading)
+    monkeypatch.setattr(dataset.Batches, "_batch", reading)
     assert main()[0] == 0
     assert read == [(1437, 24)] * 8 + [(360, 256), (360, 104)]
 
@@ -180,10 +180,10 @@ def test_a_diverged_run_is_not_tested_and_has_no_model(main, tmp_path):
 
 @pytest.mark.parametrize("augment", ["basic", "autoaugment"])
 def test_an_epoch_may_begin_at_any_batch_and_be_shared(digits_dir, augment):
-    pictures = data.load("digits", digits_dir)
+    pictures = dataset.load("digits", digits_dir)
 
     def batches(share=slice(None)):
-        return data.training_batches(
+        return dataset.training_batches(
             pictures, CPU, train_size=100, val_size=0, batch_size=24, crop_padding=4, flip="on", cutout=8, seed=3,
             augment=augment, all_data=True, share=share).train
 
@@ -202,8 +202,8 @@ def test_an_epoch_may_begin_at_any_batch_and_be_shared(digits_dir, augment):
 
 
 def test_all_images_are_trained_on(digits_dir):
-    pictures = data.load("digits", digits_dir)
-    loaders = data.training_batches(pictures, CPU, train_size=0, val_size=0, batch_size=24, crop_padding=0, flip="off",
+    pictures = dataset.load("digits", digits_dir)
+    loaders = dataset.training_batches(pictures, CPU, train_size=0, val_size=0, batch_size=24, crop_padding=0, flip="off",
                                     cutout=0, seed=0, all_data=True)
     assert loaders.val is None and sorted(loaders.train.index.tolist()) == list(range(1437))
 
@@ -288,7 +288,7 @@ import sys
 from types import SimpleNamespace
 import torch
 from torch import nn
-from data import load, training_batches
+from pictures.dataset import load, training_batches
 from distributed import joined, rank, share, size
 from training import fit
 
@@ -401,7 +401,7 @@ def test_a_checkpoint_of_another_run_is_refused(main, unbroken, tmp_path, capsys
 
 
 def test_a_checkpoint_of_another_data_set_is_refused(main, unbroken, tmp_path, capsys, monkeypatch):
-    folder, load = tmp_path / "retrain" / "other", data.load
+    folder, load = tmp_path / "retrain" / "other", dataset.load
 
     def changed(*args):
         pictures = load(*args)
@@ -410,7 +410,7 @@ def test_a_checkpoint_of_another_data_set_is_refused(main, unbroken, tmp_path, c
 
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").write_bytes((unbroken / "checkpoint.pt").read_bytes())
-    monkeypatch.setattr(data, "load", changed)
+    monkeypatch.setattr(dataset, "load", changed)
     assert main("--name", "other", "--resume")[0] == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "data_checksum" in error and "another" in error
