@@ -29,7 +29,7 @@ FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("models/*.py"), *ROOT.glob("guard
 
 
 def module(path):
-    """models/vgg.py -> models"""
+    """models/zoo/vgg.py -> models"""
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
