@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from models import senet
-from models.zoo import densenet, dpn, googlenet, mobilenet, resnet, shufflenet, vgg
+from models.zoo import densenet, dpn, googlenet, mobilenet, resnet, senet, shufflenet, vgg
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "vgg": vgg.vgg19,

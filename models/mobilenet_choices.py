@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import conv_bn, conv_bn_relu
-from models.senet import REDUCTION, squeeze_excitation
 from models.zoo.mobilenet import LAYERS
+from models.zoo.senet import REDUCTION, squeeze_excitation
 
 STEM, SIDE = 32, 32  # channels of the first feature map, and its size: that of the images
 SKIP_REACH = 3  # earlier feature maps that a skip may come from

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models import MODELS, build_model
-from models.senet import PreActivationBlock
 from models.zoo.densenet import DenseLayer
 from models.zoo.dpn import DualPathBlock, Stage
 from models.zoo.resnet import BasicBlock
+from models.zoo.senet import PreActivationBlock
 from models.zoo.shufflenet import ShuffleUnit, channel_shuffle
 
 SEARCH_SPACE = Path(__file__).parent.parent / "search_space.json"
