@@ -11,7 +11,7 @@ from darts_drawing import cells_figure
 from files import atomic_write
 from models.darts_genotype import EDGES, N_NODES, load_genotype
 from models.darts_network import DartsNetwork
-from models.mobilenet_choices import BLOCKS, STEM, operations, skips
+from models.mobilenet_space.choices import BLOCKS, STEM, operations, skips
 from nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.plots import svg
 

@@ -33,7 +33,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.blocks import conv_bn_relu, pool_linear
-from models.mobilenet_choices import (
+from models.mobilenet_space.choices import (
     BLOCKS,
     OPERATIONS,
     SIDE,

@@ -78,8 +78,8 @@ def _synflow(frozen: str) -> float:
 
 def _build(frozen: str) -> nn.Module:
     """The network of build(sample, CLASSES), put together of parts that it shares with other networks."""
-    from models.mobilenet_choices import BLOCKS, NoSkip, skips
     from models.mobilenet_space import SampledMobileNet, check_sample
+    from models.mobilenet_space.choices import BLOCKS, NoSkip, skips
 
     sample = json.loads(frozen)
     check_sample(sample)
@@ -91,8 +91,8 @@ def _build(frozen: str) -> nn.Module:
 @functools.cache
 def _part(label: str, choice: str = "") -> nn.Module:
     """A module with its own initial weights; all of the space together take 130 MB."""
-    from models.mobilenet_choices import BLOCKS, OPERATIONS, build_skip, skips
     from models.mobilenet_space import ends
+    from models.mobilenet_space.choices import BLOCKS, OPERATIONS, build_skip, skips
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED + zlib.crc32(f"{label} {choice}".encode()))  # not CUDA's too

@@ -13,7 +13,7 @@ from torch import nn
 
 from models import build_model
 from models import mobilenet_space as space
-from models.mobilenet_choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips
+from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips
 
 CHOICES = space.choices()
 BIG = {label: "ir2_dw3" if label.endswith("op") else values[-1] for label, values in CHOICES.items()}

@@ -16,8 +16,8 @@ from test_results import Fake
 import experiment
 import nas_plots
 from guard import results
-from models.mobilenet_choices import BLOCKS, skips
 from models.mobilenet_space import BASELINE, choices, count_parameters
+from models.mobilenet_space.choices import BLOCKS, skips
 from nas_plots import Point
 
 DATA = {"name": "a/cifar10", "checksum": "c", "classes": 10, "train_images": 200, "val_images": 100}
