@@ -183,7 +183,7 @@ def test_nni_has_the_same_labels_and_choices(nni_space):
 
 
 def test_nni_freezes_to_the_network_that_build_makes(nni_space, images):
-    from models.mobilenet_nni import nni_sample
+    from models.mobilenet_space.nni_space import nni_sample
 
     for sample in [space.BASELINE, BIG, *samples(2, seed=2)]:
         frozen, built = nni_space.freeze(nni_sample(sample)), space.build(sample, 10)
@@ -196,7 +196,7 @@ def test_nni_freezes_to_the_network_that_build_makes(nni_space, images):
 def test_nni_builds_a_sample_in_its_context(nni_space):
     from nni.nas.space import model_context
 
-    from models.mobilenet_nni import nni_sample
+    from models.mobilenet_space.nni_space import nni_sample
 
     with model_context(nni_sample(BIG)):
         fixed = space.MobileNetSpace(10)
