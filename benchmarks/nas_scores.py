@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from models.mobilenet_space.space.space import build, choices, no_larger_than_mobilenet
 
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from config import run_script
 from models import nas_scores
-from models.mobilenet_space import build, choices, no_larger_than_mobilenet
 
 RIVAL = "plain naswot"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from models.mobilenet_space.space.space import BASELINE, build
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -27,7 +28,6 @@ from benchmarks.tuner_replay import text
 from config import ClassicNasConfig, run_script
 from files import read_json, write_json
 from models import nas_scores
-from models.mobilenet_space import BASELINE, build
 from pictures.dataset import Batches, Pictures, load, training_batches
 from training import evaluate, fit, set_seed
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from models.mobilenet_space.space.choices import BLOCKS, STEM, operations, skips
 
 from darts_drawing import cells_figure
 from files import atomic_write
 from models.darts_genotype import EDGES, N_NODES, load_genotype
 from models.darts_network import DartsNetwork
-from models.mobilenet_space.choices import BLOCKS, STEM, operations, skips
 from nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.plots import svg
 

@@ -99,8 +99,9 @@ def _choices(experiment: Experiment) -> list[Block]:
 
 
 def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
+    from models.mobilenet_space.space.space import BASELINE, count_parameters
+
     import nas_plots  # slow: torch comes with it
-    from models.mobilenet_space import BASELINE, count_parameters
 
     result = (experiment.best or {}).get("result")
     if not isinstance(result, dict):
@@ -151,7 +152,7 @@ def _trials(experiment: Experiment) -> Table:
 
 
 def _size(trial: Trial, classes: int) -> str:
-    from models.mobilenet_space import count_parameters
+    from models.mobilenet_space.space.space import count_parameters
 
     return f"{count_parameters(trial.parameters, classes):,}" if trial.parameters else ""
 

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from bilevel import Batch, architecture_step, first_order, second_order, weight_step
-from models import MODELS, build_model, mobilenet_space
+from models import MODELS, build_model
 from models.darts_genotype import load_genotype
 from models.darts_network import DartsNetwork
 from models.darts_supernet import Supernet
+from models.mobilenet_space.space import space as mobilenet_space
 from pictures import autoaugment
 from pictures.augmentation import Augmentation, Draws
 from training import build_optimizer, train_step

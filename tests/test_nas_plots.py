@@ -10,14 +10,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
+from models.mobilenet_space.space.choices import BLOCKS, skips
+from models.mobilenet_space.space.space import BASELINE, choices, count_parameters
 from PIL import Image
 from test_results import Fake
 
 import experiment
 import nas_plots
 from guard import results
-from models.mobilenet_space import BASELINE, choices, count_parameters
-from models.mobilenet_space.choices import BLOCKS, skips
 from nas_plots import Point
 
 DATA = {"name": "a/cifar10", "checksum": "c", "classes": 10, "train_images": 200, "val_images": 100}

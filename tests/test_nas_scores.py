@@ -5,10 +5,7 @@ import random
 
 import pytest
 import torch
-from torch import nn
-
-from models import nas_scores
-from models.mobilenet_space import (
+from models.mobilenet_space.space.space import (
     BASELINE,
     build,
     choices,
@@ -17,6 +14,9 @@ from models.mobilenet_space import (
     no_larger_than_mobilenet,
     search_space,
 )
+from torch import nn
+
+from models import nas_scores
 
 
 def tiny(depth: int = 1) -> nn.Sequential:

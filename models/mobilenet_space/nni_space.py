@@ -9,8 +9,8 @@ from typing import Any
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from models.mobilenet_space import SampledMobileNet, check_sample, ends
-from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Block, NoSkip, build_skip, operations, skips
+from models.mobilenet_space.space.choices import BLOCKS, OPERATIONS, Block, NoSkip, build_skip, operations, skips
+from models.mobilenet_space.space.space import SampledMobileNet, check_sample, ends
 
 
 class SkipChoice(MutableModule):

@@ -33,7 +33,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.blocks import conv_bn_relu, pool_linear
-from models.mobilenet_space.choices import (
+from models.mobilenet_space.space.choices import (
     BLOCKS,
     OPERATIONS,
     SIDE,
@@ -162,7 +162,7 @@ def no_larger_than_mobilenet(sample: Mapping[str, str]) -> bool:
 
 def __getattr__(name: str) -> Any:
     if name == "MobileNetSpace":  # see the end of the docstring
-        from models.mobilenet_space.nni_space import MobileNetSpace
+        from models.mobilenet_space.space.nni_space import MobileNetSpace
 
         return MobileNetSpace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
