@@ -18,7 +18,7 @@ import torch
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from models.darts_cells import CellSkeleton, StackedCells
+from models.darts.cells import CellSkeleton, StackedCells
 from models.darts_genotype import OPERATIONS, inputs_label, operation_label
 from models.darts_network import Sum, edge_stride
 from models.darts_operations import operation

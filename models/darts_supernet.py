@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.darts_cells import CellSkeleton, StackedCells
+from models.darts.cells import CellSkeleton, StackedCells
 from models.darts_fused import fused_nodes
 from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts_network import edge_stride

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.darts_cells import CellSkeleton, StackedCells
+from models.darts.cells import CellSkeleton, StackedCells
 from models.darts_depthwise import DepthwiseConv2d
 from models.darts_genotype import CHOSEN, N_NODES, OPERATIONS, Genotype, load_genotype
 from models.darts_network import DartsNetwork, Sum, edge_stride

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 from torch.nn import functional
 
-from models.darts_cells import StackedCells
+from models.darts.cells import StackedCells
 from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, load_genotype
 from models.darts_network import DartsNetwork
 
