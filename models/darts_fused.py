@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.darts_depthwise import convolve, input_gradients, joined, weight_gradients
+from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
 from models.darts_genotype import OPERATIONS
 from models.darts_pointwise import product, rows_of
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.darts_depthwise import DepthwiseConv2d
+from models.darts.depthwise import DepthwiseConv2d
 from models.darts_pointwise import PointwiseConv2d
 
 

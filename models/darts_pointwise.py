@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.darts_depthwise import as_autocast
+from models.darts.depthwise import as_autocast
 
 WIDE = 64  # input channels from which on the product is the faster one
 PARTS = 8  # a product over many rows is split among the cores only as a batch of products

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.darts_depthwise import DepthwiseConv2d, every_other, woven
+from models.darts.depthwise import DepthwiseConv2d, every_other, woven
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 6), (7, 9), (1, 1), (2, 2)], ids=str)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.darts_depthwise import DepthwiseConv2d
+from models.darts.depthwise import DepthwiseConv2d
 from models.darts_pointwise import WIDE, PointwiseConv2d, product
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import stopping
 from checkpoints import load_checkpoint
 from hardware import pick_device, pick_dtype
-from models.darts_depthwise import DepthwiseConv2d
+from models.darts.depthwise import DepthwiseConv2d
 from stopping import DeferredSignals
 from training import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
 
