@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.darts.cells import CellSkeleton, StackedCells
-from models.darts_fused import fused_nodes
+from models.darts.fused import fused_nodes
 from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts_network import edge_stride
 from models.darts_operations import operation
