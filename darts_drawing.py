@@ -16,7 +16,7 @@ from matplotlib.patches import Circle, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 from files import atomic_write
-from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, Pair
+from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, Pair
 
 STATES = ("$c_{k-2}$", "$c_{k-1}$", *map(str, range(N_NODES)))  # by source number
 STATE_COLORS = ("#444444", "#d81b60", "#1f77b4", "#2ca02c", "#d95f02", "#7b3294")

@@ -29,7 +29,7 @@ from files import read_json, write_json
 
 if TYPE_CHECKING:
     from bilevel import Batch, Hits
-    from models.darts_genotype import Genotype
+    from models.darts.genotype import Genotype
     from models.darts_supernet import Supernet
     from pictures.dataset import Batches, Pictures
 
@@ -233,7 +233,7 @@ def both_steps(parts: dict[str, Any], train: "Batch", val: "Batch", config: Dart
 
 def derived(model: "Supernet", max_skips: int) -> dict[str, Any]:
     """What the alphas say by now."""
-    from models.darts_genotype import count_skips
+    from models.darts.genotype import count_skips
 
     genotype = model.genotype(max_skips)
     return {"entropy": model.entropy(), "skips": count_skips(genotype), "genotype": genotype.to_json(),
@@ -283,7 +283,7 @@ def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures:
 
 def draw(genotype: "Genotype", history: list[dict[str, Any]], path: Path) -> None:
     from darts_drawing import draw_cells, plot_alphas
-    from models.darts_genotype import save_genotype
+    from models.darts.genotype import save_genotype
 
     save_genotype(path / "genotype.json", genotype)
     draw_cells(genotype, path / "cells.png")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from models.darts_genotype import Genotype
+    from models.darts.genotype import Genotype
 
 RECIPES: dict[str, dict[str, Any]] = {"standard": {}, "long": {"epochs": 1500, "augment": "autoaugment"}}
 FORGOTTEN = 0.15  # epochs of an average's (1 - decay) summed up: 0.9999 for 1500 epochs, less for fewer
@@ -112,7 +112,7 @@ def _check_together(config: RetrainConfig) -> None:
 
 def target(config: RetrainConfig) -> tuple[str, "Genotype | None"]:
     """A name for the run, and the genotype, if it is not a network of the zoo that is trained."""
-    from models.darts_genotype import load_genotype
+    from models.darts.genotype import load_genotype
 
     if config.model:
         return config.model, None

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from models.darts.cells import CellSkeleton, StackedCells
-from models.darts_genotype import Genotype, Pair
+from models.darts.genotype import Genotype, Pair
 from models.darts_operations import drop_path, operation
 
 

@@ -19,7 +19,7 @@ from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModu
 from torch import Tensor, nn
 
 from models.darts.cells import CellSkeleton, StackedCells
-from models.darts_genotype import OPERATIONS, inputs_label, operation_label
+from models.darts.genotype import OPERATIONS, inputs_label, operation_label
 from models.darts_network import Sum, edge_stride
 from models.darts_operations import operation
 

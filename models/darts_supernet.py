@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.fused import fused_nodes
-from models.darts_genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
+from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts_network import edge_stride
 from models.darts_operations import operation
 

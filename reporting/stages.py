@@ -5,7 +5,7 @@ from typing import Any
 
 from darts_drawing import alphas_figure, cells_figure
 from guard.results import Trial
-from models.darts_genotype import Genotype
+from models.darts.genotype import Genotype
 from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run, tests

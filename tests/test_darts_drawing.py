@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 import darts_drawing
-from models.darts_genotype import CHOSEN, EDGES, N_NODES, OPERATIONS, Genotype, discretize, load_genotype
+from models.darts.genotype import CHOSEN, EDGES, N_NODES, OPERATIONS, Genotype, discretize, load_genotype
 
 LONGEST = max(CHOSEN, key=len)
 NAMES = ["DARTS_V1", "DARTS_V2", "PC_DARTS", *(f"random:{seed}" for seed in range(2))]

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from models.darts_genotype import (
+from models.darts.genotype import (
     CHOSEN,
     EDGES,
     N_NODES,
@@ -60,7 +60,7 @@ def test_all_edges_in_the_order_of_the_alphas():
 
 
 def test_the_module_is_of_the_standard_library_and_files():
-    tree = ast.parse((ROOT / "models/darts_genotype.py").read_text())
+    tree = ast.parse((ROOT / "models/darts/genotype.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"files"}

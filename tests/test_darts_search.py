@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 import darts_search
-from models.darts_genotype import Genotype, load_genotype
+from models.darts.genotype import Genotype, load_genotype
 
 TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",
         "--batch-size", "10", "--epochs", "2", "--frozen", "0.5"]

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bilevel import Batch, architecture_step, first_order, second_order, weight_step
-from models.darts_genotype import EDGES, OPERATIONS
+from models.darts.genotype import EDGES, OPERATIONS
 from models.darts_supernet import Supernet, SupernetCell
 
 

@@ -13,7 +13,7 @@ from models.mobilenet_space.space.space import BASELINE
 import classic_nas_trial
 import hpo_trial
 from model_file import build_network, load_model, save_model
-from models.darts_genotype import load_genotype
+from models.darts.genotype import load_genotype
 from models.darts_network import DartsNetwork
 from pictures import dataset
 from pictures.augmentation import Normalization

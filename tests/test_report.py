@@ -22,7 +22,7 @@ from test_results import Fake
 import report
 from guard.results import Results, Trial
 from guard.results_view import write_best, write_csv
-from models.darts_genotype import EDGES, OPERATIONS, Genotype
+from models.darts.genotype import EDGES, OPERATIONS, Genotype
 from pictures.dataset import Pictures
 from reporting import final_test as final
 from reporting.findings import find, read_trials

@@ -18,7 +18,7 @@ import retrain
 import training
 from config import RetrainConfig
 from model_file import load_model
-from models.darts_genotype import load_genotype
+from models.darts.genotype import load_genotype
 from pictures import dataset
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
-from models.darts_genotype import OPERATIONS
+from models.darts.genotype import OPERATIONS
 from models.darts_pointwise import product, rows_of
 
 if TYPE_CHECKING:
