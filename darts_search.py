@@ -257,7 +257,7 @@ def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
     import distributed
     from checkpoints import load_checkpoint
-    from models.darts_network import DartsNetwork
+    from models.darts.network import DartsNetwork
     from pictures.dataset import training_batches
     from training import fit, set_seed
 

@@ -16,7 +16,7 @@ from torch import nn
 from files import atomic_write
 from models import build_model
 from models.darts.genotype import Genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from pictures.augmentation import Normalization
 
 FORMAT = 1

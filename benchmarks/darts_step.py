@@ -22,7 +22,7 @@ from bilevel import Batch, architecture_step, first_order, weight_step
 from config import run_script
 from hardware import keep_freed_memory, pick_device, pick_dtype
 from models.darts.genotype import load_genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from models.darts_supernet import Supernet
 from training import set_seed
 

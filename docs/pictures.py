@@ -11,7 +11,7 @@ from models.mobilenet_space.space.choices import BLOCKS, STEM, operations, skips
 from darts_drawing import cells_figure
 from files import atomic_write
 from models.darts.genotype import EDGES, N_NODES, load_genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.plots import svg
 

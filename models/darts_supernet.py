@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.fused import fused_nodes
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
-from models.darts_network import edge_stride
+from models.darts.network import edge_stride
 from models.darts_operations import operation
 
 ALPHA_SCALE = 1e-3  # standard deviation of the first alphas: all operations count alike, but for a broken tie

@@ -9,7 +9,7 @@ from torch import nn
 from model_file import TrainedModel, load_model, save_model
 from models import build_model
 from models.darts.genotype import Genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from models.mobilenet_space.space import space as mobilenet_space
 from pictures.augmentation import Normalization
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.darts.cells import StackedCells
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, load_genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 
 pytest.importorskip("pytorch_lightning")
 GENOTYPES = [load_genotype(name) for name in ("DARTS_V2", "PC_DARTS", "random:0", "random:1")]
@@ -190,5 +190,5 @@ def test_a_node_of_nnis_supernet_is_the_weighted_sum_of_weighted_operations(imag
 
 
 def test_the_genotype_and_the_network_are_there_without_nni():
-    code = "import sys, models.darts_network, models.darts.genotype; sys.exit('nni' in sys.modules)"
+    code = "import sys, models.darts.network, models.darts.genotype; sys.exit('nni' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

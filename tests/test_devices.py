@@ -15,7 +15,7 @@ from torch import nn
 from bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from models import MODELS, build_model
 from models.darts.genotype import load_genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from models.darts_supernet import Supernet
 from models.mobilenet_space.space import space as mobilenet_space
 from pictures import autoaugment

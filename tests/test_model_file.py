@@ -14,7 +14,7 @@ import classic_nas_trial
 import hpo_trial
 from model_file import build_network, load_model, save_model
 from models.darts.genotype import load_genotype
-from models.darts_network import DartsNetwork
+from models.darts.network import DartsNetwork
 from pictures import dataset
 from pictures.augmentation import Normalization
 from training import evaluate
