@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.genotype import OPERATIONS, inputs_label, operation_label
 from models.darts.network import Sum, edge_stride
-from models.darts_operations import operation
+from models.darts.operations import operation
 
 
 class NodeChoice(MutableModule):

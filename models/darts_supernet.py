@@ -23,7 +23,7 @@ from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.fused import fused_nodes
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts.network import edge_stride
-from models.darts_operations import operation
+from models.darts.operations import operation
 
 ALPHA_SCALE = 1e-3  # standard deviation of the first alphas: all operations count alike, but for a broken tie
 FIRST_EDGE = [sum(range(2, 2 + node)) for node in range(N_NODES + 1)]  # edges enter node i from FIRST_EDGE[i] on

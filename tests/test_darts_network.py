@@ -9,7 +9,7 @@ from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.depthwise import DepthwiseConv2d
 from models.darts.genotype import CHOSEN, N_NODES, OPERATIONS, Genotype, load_genotype
 from models.darts.network import DartsNetwork, Sum, edge_stride
-from models.darts_operations import DropPath, FactorizedReduce, ReluConvBn, Zero, drop_path, operation
+from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn, Zero, drop_path, operation
 
 
 @pytest.fixture(autouse=True)

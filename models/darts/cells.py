@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import pool_linear
-from models.darts_operations import DropPath, FactorizedReduce, ReluConvBn
+from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn
 
 
 class CellSkeleton(nn.Module):

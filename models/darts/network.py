@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.genotype import Genotype, Pair
-from models.darts_operations import drop_path, operation
+from models.darts.operations import drop_path, operation
 
 
 class Sum(nn.Module):
