@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.darts.depthwise import DepthwiseConv2d
-from models.darts_pointwise import WIDE, PointwiseConv2d, product
+from models.darts.pointwise import WIDE, PointwiseConv2d, product
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
 from models.darts.genotype import OPERATIONS
-from models.darts_pointwise import product, rows_of
+from models.darts.pointwise import product, rows_of
 
 if TYPE_CHECKING:
     from models.darts_supernet import SupernetCell

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.darts.depthwise import DepthwiseConv2d
-from models.darts_pointwise import PointwiseConv2d
+from models.darts.pointwise import PointwiseConv2d
 
 
 class Zero(nn.Module):
