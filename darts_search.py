@@ -30,7 +30,7 @@ from files import read_json, write_json
 if TYPE_CHECKING:
     from bilevel import Batch, Hits
     from models.darts.genotype import Genotype
-    from models.darts_supernet import Supernet
+    from models.darts.supernet import Supernet
     from pictures.dataset import Batches, Pictures
 
 
@@ -116,7 +116,7 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     import distributed
     from checkpoints import load_checkpoint, save_checkpoint
     from hardware import keep_freed_memory
-    from models.darts_supernet import Supernet
+    from models.darts.supernet import Supernet
     from run_folder import RunFolder
     from training import set_seed
 

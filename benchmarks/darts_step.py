@@ -23,7 +23,7 @@ from config import run_script
 from hardware import keep_freed_memory, pick_device, pick_dtype
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
-from models.darts_supernet import Supernet
+from models.darts.supernet import Supernet
 from training import set_seed
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from bilevel import Batch, architecture_step, beta_decay, first_order, gradients, second_order, weight_step
-from models.darts_supernet import Supernet
+from models.darts.supernet import Supernet
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 

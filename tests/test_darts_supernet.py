@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from models.darts.genotype import EDGES, OPERATIONS
-from models.darts_supernet import Supernet, SupernetCell
+from models.darts.supernet import Supernet, SupernetCell
 
 
 def norm(x):

@@ -32,7 +32,7 @@ from models.darts.genotype import OPERATIONS
 from models.darts.pointwise import product, rows_of
 
 if TYPE_CHECKING:
-    from models.darts_supernet import SupernetCell
+    from models.darts.supernet import SupernetCell
 
 EPS = 1e-5  # of batch norm
 WIDTH = 256  # numbers in a row of which sums are fast
@@ -71,7 +71,7 @@ def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) ->
         total.register_hook(_dense)
     if not passed:
         return total
-    from models.darts_supernet import shuffled
+    from models.darts.supernet import shuffled
 
     return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
 
