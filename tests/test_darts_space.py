@@ -18,7 +18,7 @@ GENOTYPES = [load_genotype(name) for name in ("DARTS_V2", "PC_DARTS", "random:0"
 
 @pytest.fixture(scope="module")
 def space():
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     torch.manual_seed(0)
     return DartsStackedCells(3, 4, 7, 4)  # reduction cells 1 and 2
@@ -34,7 +34,7 @@ def parameters(module):
 
 
 def test_the_published_size():
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     with torch.device("meta"):
         space = DartsStackedCells(3, 16, 10, 8, stem_multiplier=3)
@@ -98,7 +98,7 @@ def test_a_frozen_network_trains_with_drop_path(space, images):
 def test_nni_builds_a_sample_in_its_context(images):
     from nni.nas.space import model_context
 
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     for genotype in GENOTYPES:
         with model_context(genotype.sample()):
@@ -129,7 +129,7 @@ def test_nni_refuses_a_sample_of_another_space(space):
 
 
 def test_another_number_of_nodes(images):
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     space = DartsStackedCells(3, 4, 5, 3, n_nodes=2)
     assert space(images).shape == (2, 5) and len(space.simplify()) == 2 * (2 + 3 + 2)
@@ -155,7 +155,7 @@ def strategy_run(space, batches, **kwargs):
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, on the number of workers and on what it would like installed
 def test_nnis_darts_strategy_runs():
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     torch.manual_seed(0)
     space = DartsStackedCells(3, 4, 7, 4)
@@ -175,7 +175,7 @@ def test_nnis_darts_strategy_runs():
 @pytest.mark.filterwarnings("ignore")
 def test_a_node_of_nnis_supernet_is_the_weighted_sum_of_weighted_operations(images):
     """Two layers of softmax: over the operations of an edge, and over the edges of a node."""
-    from models.darts_space import DartsStackedCells
+    from models.darts.nni_space import DartsStackedCells
 
     torch.manual_seed(0)
     space = DartsStackedCells(3, 4, 7, 4)
