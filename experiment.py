@@ -21,7 +21,7 @@ import yaml
 from files import atomic_write
 from guard import lost_trials, manager, preflight, results, results_view, watchdog
 from guard.manager import Experiment
-from stopping import Signals
+from training.stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 

@@ -38,7 +38,7 @@ from files import atomic_write, read_json
 from guard import manager, preflight
 from processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
-from stopping import Signals
+from training.stopping import Signals
 
 KNOWN = {"cifar10": (50_000, 10), "digits": (1_437, 10)}  # training images and classes
 LOW_DISK = 200e6  # bytes

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stopping import Signals
+from training.stopping import Signals
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 WAIT_SECONDS = 240.0  # for what a killed pipeline has left: a start and a stop of NNI

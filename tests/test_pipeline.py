@@ -32,7 +32,7 @@ from guard import manager
 from guard.manager import Experiment
 from processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
-from stopping import Signals
+from training.stopping import Signals
 
 SIZES = "epochs=1 train_size=64 val_size=32 batch_size=32"
 TINY = [f"{stage}.{pair}" for stage in ("hpo", "classic_nas") for pair in SIZES.split()] + [
@@ -217,7 +217,7 @@ import sys
 from pathlib import Path
 from config import run_script
 from processes import at_work, execute
-from stopping import Signals
+from training.stopping import Signals
 def run():
     with at_work(Path(sys.argv[1])) as lock, Signals() as signals:
         code = execute([sys.executable, "-c", sys.argv[2], sys.argv[1]], Path(), lock, signals)

@@ -11,12 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import stopping
 from checkpoints import load_checkpoint
 from hardware import pick_device, pick_dtype
 from models.darts.depthwise import DepthwiseConv2d
-from stopping import DeferredSignals
-from training import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
+from training import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, stopping, train_step
+from training.stopping import DeferredSignals
 
 
 @dataclass(frozen=True)
