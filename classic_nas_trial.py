@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str] | None, tuner: dict) -> None:
     from models.mobilenet_space.space.space import build, cost
 
-    from hardware import pick_device
     from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from training import set_seed
+    from training.hardware import pick_device
 
     given = command_line(ClassicNasConfig, argv, __doc__.splitlines()[0])
     if given.get("write_search_space"):

@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict) -> None:
     import distributed  # slow to import, as is what stands on torch
-    from hardware import enough_memory, pick_device
     from pictures.dataset import load
+    from training.hardware import enough_memory, pick_device
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
     pictures = load(config.data, config.data_dir)
@@ -115,10 +115,10 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
 
     import distributed
     from checkpoints import load_checkpoint, save_checkpoint
-    from hardware import keep_freed_memory
     from models.darts.supernet import Supernet
     from run_folder import RunFolder
     from training import set_seed
+    from training.hardware import keep_freed_memory
 
     keep_freed_memory(device)
     halves = search_batches(config, pictures, device)

@@ -18,10 +18,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    from hardware import pick_device
     from models import MODELS, build_model
     from pictures.dataset import load, training_batches  # torch and what stands on it: slow to import
     from training import OPTIMIZERS, set_seed
+    from training.hardware import pick_device
 
     given = command_line(HpoConfig, argv, __doc__.splitlines()[0])
     config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)

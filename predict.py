@@ -68,8 +68,8 @@ def predict(config: PredictConfig, count: int) -> int:
     with Decoder(SIDE, config.workers) as decoder:
         from tqdm import tqdm
 
-        from hardware import pick_device
         from model_file import load_model
+        from training.hardware import pick_device
 
         trained = load_model(Path(config.model), pick_device(config.device))
         if config.tta and never_mirrored(trained.facts):
@@ -103,8 +103,8 @@ def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[[
     """
     import torch
 
-    from hardware import pick_dtype
     from pictures.augmentation import words
+    from training.hardware import pick_dtype
 
     device = trained.normalization.mean.device
     dtype = pick_dtype(precision, device, trained.model)

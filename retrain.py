@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
     from distributed import joined  # torch and what stands on it: slow to import
-    from hardware import pick_device
+    from training.hardware import pick_device
 
     config = settings(command_line(RetrainConfig, argv, __doc__.splitlines()[0]), tuner)
     with joined(pick_device(config.device)) as device:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from checkpoints import save_checkpoint
 from distributed import first, parallel, rank, size, summed
-from hardware import keep_freed_memory, pick_dtype
+from training.hardware import keep_freed_memory, pick_dtype
 from training.stopping import DeferredSignals
 
 OPTIMIZERS = {

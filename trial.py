@@ -68,10 +68,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     """
     from checkpoints import load_checkpoint
     from distributed import rank
-    from hardware import enough_memory
     from model_file import save_model
     from run_folder import RunFolder
     from training import fit
+    from training.hardware import enough_memory
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
     device = next(model.parameters()).device
@@ -134,8 +134,8 @@ def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], pre
     """The only look at the test images: accuracy, that of each class, and how often which was taken for which."""
     import torch
 
-    from hardware import pick_dtype
     from training import evaluate
+    from training.hardware import pick_dtype
 
     device = next(model.parameters()).device
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)  # (true, predicted)

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
-from hardware import pick_device
 from pictures.dataset import Batches, load
+from training.hardware import pick_device
 
 CASES = {"crop, flip": 0, "crop, flip, cutout": 8}  # side of the cutout square in pixels
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from benchmarks.measure import at_least, environment, parser, publish, save, spread, take_turns
 from config import run_script
-from hardware import pick_device, pick_dtype
 from models import MODELS, build_model
 from pictures.augmentation import SIDE
 from training import build_optimizer, set_seed, train_step
+from training.hardware import pick_device, pick_dtype
 
 CLASSES = 10
 FORMS = {  # memory format, type that autocast computes in

@@ -15,13 +15,13 @@ from torch import nn
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.memory import in_fresh_process
 from config import run_script
-from hardware import pick_device, pick_dtype
 from model_file import TrainedModel
 from models import MODELS, build_model
 from pictures.augmentation import Normalization
 from pictures.decoding import Decoder, find_pictures
 from predict import PIECE, SIDE, classifier, lines
 from training import set_seed
+from training.hardware import pick_device, pick_dtype
 
 CLASSES = 10
 

@@ -15,9 +15,9 @@ import time
 
 from benchmarks.measure import environment, parser, publish, save, spread
 from config import run_script
-from hardware import pick_device
 from models import MODELS
 from pictures.dataset import load
+from training.hardware import pick_device
 
 IMPORTS = "import hpo_trial; import data, models, run_folder, training"  # all that a trial imports before it works
 

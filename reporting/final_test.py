@@ -85,8 +85,8 @@ def _pictures(run: Run) -> "Pictures":
 def compute(model_file: Path, pictures: "Pictures", device: str) -> FinalTest:
     import numpy as np
 
-    from hardware import pick_device
     from model_file import load_model
+    from training.hardware import pick_device
 
     trained = load_model(model_file, pick_device(device))
     if trained.classes != pictures.classes:
