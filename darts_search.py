@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    import distributed  # slow to import, as is what stands on torch
     from pictures.dataset import load
+    from training import distributed  # slow to import, as is what stands on torch
     from training.hardware import enough_memory, pick_device
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
@@ -52,8 +52,8 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 
 
 def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
-    import distributed
     from run_folder import RunFolder
+    from training import distributed
 
     path = trial.run_path(config, "darts_search", default_name(config))
     seeds = range(config.seed, config.seed + config.seeds)
@@ -113,11 +113,10 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     """The whole search of one seed in the run folder `path`; goes on from its checkpoint if told so."""
     import torch
 
-    import distributed
     from checkpoints import load_checkpoint, save_checkpoint
     from models.darts.supernet import Supernet
     from run_folder import RunFolder
-    from training import set_seed
+    from training import distributed, set_seed
     from training.hardware import keep_freed_memory
 
     keep_freed_memory(device)
@@ -176,8 +175,7 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
     """One epoch of both levels; its record. ValueError if the loss is not finite."""
     import torch
 
-    import distributed
-    from training import LOG_INTERVAL, evaluate, schedule
+    from training import LOG_INTERVAL, distributed, evaluate, schedule
 
     model, steps, started = parts["model"], len(halves.weights), time.perf_counter()
     frozen = epoch < round(config.frozen * config.epochs)
@@ -205,8 +203,8 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
 def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -> Iterator[tuple["Batch", "Batch"]]:
     from tqdm import tqdm
 
-    import distributed
     from bilevel import Batch
+    from training import distributed
 
     part = distributed.share(config.batch_size)
     pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
@@ -255,11 +253,10 @@ def keep(record: dict[str, Any], folder: Any) -> None:
 def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures: "Pictures", device: Any,
                       path: Path) -> float:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
-    import distributed
     from checkpoints import load_checkpoint
     from models.darts.network import DartsNetwork
     from pictures.dataset import training_batches
-    from training import fit, set_seed
+    from training import distributed, fit, set_seed
 
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,

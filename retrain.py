@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
-    from distributed import joined  # torch and what stands on it: slow to import
+    from training.distributed import joined  # torch and what stands on it: slow to import
     from training.hardware import pick_device
 
     config = settings(command_line(RetrainConfig, argv, __doc__.splitlines()[0]), tuner)
@@ -50,9 +50,9 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
 
 
 def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:
-    from distributed import share, size, synchronized
     from pictures.dataset import final_batches, load, training_batches
     from training import set_seed
+    from training.distributed import share, size, synchronized
 
     if size() > 1 and trial.under_nni():
         raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from checkpoints import save_checkpoint
-from distributed import first, parallel, rank, size, summed
+from training.distributed import first, parallel, rank, size, summed
 from training.hardware import keep_freed_memory, pick_dtype
 from training.stopping import DeferredSignals
 

@@ -67,10 +67,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     attempt's checkpoint.
     """
     from checkpoints import load_checkpoint
-    from distributed import rank
     from model_file import save_model
     from run_folder import RunFolder
     from training import fit
+    from training.distributed import rank
     from training.hardware import enough_memory
 
     facts, architecture = dict(facts or {}), dict(architecture or {})

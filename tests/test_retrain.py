@@ -289,7 +289,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from pictures.dataset import load, training_batches
-from distributed import joined, rank, share, size
+from training.distributed import joined, rank, share, size
 from training import fit
 
 settings = SimpleNamespace(optimizer="SGD", lr=0.05, weight_decay=1e-3, momentum=0.9, epochs=3, warmup=0.1,
