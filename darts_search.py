@@ -113,10 +113,10 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     """The whole search of one seed in the run folder `path`; goes on from its checkpoint if told so."""
     import torch
 
-    from checkpoints import load_checkpoint, save_checkpoint
     from models.darts.supernet import Supernet
     from run_folder import RunFolder
     from training import distributed, set_seed
+    from training.checkpoints import load_checkpoint, save_checkpoint
     from training.hardware import keep_freed_memory
 
     keep_freed_memory(device)
@@ -253,10 +253,10 @@ def keep(record: dict[str, Any], folder: Any) -> None:
 def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures: "Pictures", device: Any,
                       path: Path) -> float:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
-    from checkpoints import load_checkpoint
     from models.darts.network import DartsNetwork
     from pictures.dataset import training_batches
     from training import distributed, fit, set_seed
+    from training.checkpoints import load_checkpoint
 
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from checkpoints import save_checkpoint
+from training.checkpoints import save_checkpoint
 from training.distributed import first, parallel, rank, size, summed
 from training.hardware import keep_freed_memory, pick_dtype
 from training.stopping import DeferredSignals

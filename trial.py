@@ -66,10 +66,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     goes to `training.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
     attempt's checkpoint.
     """
-    from checkpoints import load_checkpoint
     from model_file import save_model
     from run_folder import RunFolder
     from training import fit
+    from training.checkpoints import load_checkpoint
     from training.distributed import rank
     from training.hardware import enough_memory
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from checkpoints import load_checkpoint
 from models.darts.depthwise import DepthwiseConv2d
 from training import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, stopping, train_step
+from training.checkpoints import load_checkpoint
 from training.hardware import pick_device, pick_dtype
 from training.stopping import DeferredSignals
 
