@@ -28,10 +28,10 @@ from config import DartsSearchConfig, command_line, identity, merge, run_script
 from files import read_json, write_json
 
 if TYPE_CHECKING:
-    from bilevel import Batch, Hits
     from models.darts.genotype import Genotype
     from models.darts.supernet import Supernet
     from pictures.dataset import Batches, Pictures
+    from training.bilevel import Batch, Hits
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -203,8 +203,8 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
 def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -> Iterator[tuple["Batch", "Batch"]]:
     from tqdm import tqdm
 
-    from bilevel import Batch
     from training import distributed
+    from training.bilevel import Batch
 
     part = distributed.share(config.batch_size)
     pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
@@ -215,7 +215,7 @@ def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -
 def both_steps(parts: dict[str, Any], train: "Batch", val: "Batch", config: DartsSearchConfig, lr: float,
                decay: float | None) -> dict[str, "Hits"]:
     """One step of the alphas on `val`, unless decay is none, then one of the weights on `train`."""
-    from bilevel import architecture_step, first_order, second_order, weight_step
+    from training.bilevel import architecture_step, first_order, second_order, weight_step
 
     model, weights = parts["model"], parts["weights"]
     for group in weights.param_groups:

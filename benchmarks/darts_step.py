@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from benchmarks.measure import InProcess, at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.memory import in_fresh_process
-from bilevel import Batch, architecture_step, first_order, weight_step
 from config import run_script
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from training import set_seed
+from training.bilevel import Batch, architecture_step, first_order, weight_step
 from training.hardware import keep_freed_memory, pick_device, pick_dtype
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0

@@ -6,8 +6,8 @@ from torch import distributed, multiprocessing, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from bilevel import Batch, architecture_step, beta_decay, first_order, gradients, second_order, weight_step
 from models.darts.supernet import Supernet
+from training.bilevel import Batch, architecture_step, beta_decay, first_order, gradients, second_order, weight_step
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 

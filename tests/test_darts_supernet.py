@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from models.darts.genotype import EDGES, OPERATIONS
 from models.darts.supernet import Supernet, SupernetCell
+from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 
 
 def norm(x):

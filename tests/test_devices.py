@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from models import MODELS, build_model
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
@@ -21,6 +20,7 @@ from models.mobilenet_space.space import space as mobilenet_space
 from pictures import autoaugment
 from pictures.augmentation import Augmentation, Draws
 from training import build_optimizer, train_step
+from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 
 META = torch.device("meta")
 
