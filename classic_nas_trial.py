@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trial
 from config import ClassicNasConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
+from training import trial
 
 if TYPE_CHECKING:
     from models.mobilenet_space.space.space import Cost

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import trial
 from config import DartsSearchConfig, command_line, identity, merge, run_script
 from files import read_json, write_json
+from training import trial
 
 if TYPE_CHECKING:
     from models.darts.genotype import Genotype

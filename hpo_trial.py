@@ -8,8 +8,8 @@ Reports validation accuracy, after each epoch and at the end. The test set is ne
 
 import sys
 
-import trial
 from config import HpoConfig, command_line, merge, run_script
+from training import trial
 
 
 def main(argv: list[str] | None = None) -> int:

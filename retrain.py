@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import trial
 from config import RetrainConfig, command_line, merge, run_script
+from training import trial
 
 if TYPE_CHECKING:
     import torch
