@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ClassicNasConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
-from training import trial
+from training.loop import trial
 
 if TYPE_CHECKING:
     from models.mobilenet_space.space.space import Cost
@@ -37,8 +37,8 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     from models.mobilenet_space.space.space import build, cost
 
     from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
-    from training import set_seed
     from training.hardware import pick_device
+    from training.loop import set_seed
 
     given = command_line(ClassicNasConfig, argv, __doc__.splitlines()[0])
     if given.get("write_search_space"):
@@ -71,7 +71,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 
 def settings(given: dict[str, Any]) -> ClassicNasConfig:
     """Default < stage 1's result < `given`, the command line; says where lr and optimizer come from."""
-    from training import OPTIMIZERS
+    from training.loop import OPTIMIZERS
 
     source = given.get("hpo_best", ClassicNasConfig.hpo_best)
     wanted = source and ("hpo_best" in given or Path(source).exists()) and not {"lr", "optimizer"} <= given.keys()
@@ -84,7 +84,7 @@ def settings(given: dict[str, Any]) -> ClassicNasConfig:
 
 def stage1(file: str) -> dict[str, Any]:
     """lr and optimizer of stage 1's best.json; ValueError names the file."""
-    from training import OPTIMIZERS
+    from training.loop import OPTIMIZERS
 
     found = {key: value for key, value in best_parameters(file).items() if key in ("lr", "optimizer")}
     for key in ("lr", "optimizer"):

@@ -9,7 +9,7 @@ Reports validation accuracy, after each epoch and at the end. The test set is ne
 import sys
 
 from config import HpoConfig, command_line, merge, run_script
-from training import trial
+from training.loop import trial
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str] | None, tuner: dict) -> None:
     from models import MODELS, build_model
     from pictures.dataset import load, training_batches  # torch and what stands on it: slow to import
-    from training import OPTIMIZERS, set_seed
     from training.hardware import pick_device
+    from training.loop import OPTIMIZERS, set_seed
 
     given = command_line(HpoConfig, argv, __doc__.splitlines()[0])
     config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)

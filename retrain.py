@@ -9,7 +9,7 @@
 
 The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
 then are the test images read. `--no-all-data` sets images aside and validates each epoch. Two things differ from the
-published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training.py). The long
+published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The long
 recipe averages the weights over about 0.7 per cent of the training. Without validation NNI gets the training
 accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import RetrainConfig, command_line, merge, run_script
-from training import trial
+from training.loop import trial
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,8 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
 
 def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:
     from pictures.dataset import final_batches, load, training_batches
-    from training import set_seed
     from training.distributed import share, size, synchronized
+    from training.loop import set_seed
 
     if size() > 1 and trial.under_nni():
         raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")
@@ -82,7 +82,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
 def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
     """Default < recipe < `given`, the command line < `tuner`."""
     from models import MODELS
-    from training import OPTIMIZERS
+    from training.loop import OPTIMIZERS
 
     chosen = {**given, **tuner}
     recipe = chosen.get("recipe", RetrainConfig.recipe)

@@ -22,9 +22,9 @@ from config import run_script
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
-from training import set_seed
 from training.bilevel import Batch, architecture_step, first_order, weight_step
 from training.hardware import keep_freed_memory, pick_device, pick_dtype
+from training.loop import set_seed
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
 AUXILIARY, DROP_PATH = 0.4, 0.2

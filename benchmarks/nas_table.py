@@ -29,7 +29,7 @@ from config import ClassicNasConfig, run_script
 from files import read_json, write_json
 from models import nas_scores
 from pictures.dataset import Batches, Pictures, load, training_batches
-from training import evaluate, fit, set_seed
+from training.loop import evaluate, fit, set_seed
 
 
 class Part(NamedTuple):

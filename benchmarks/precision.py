@@ -14,8 +14,8 @@ from benchmarks.measure import at_least, environment, parser, publish, save, spr
 from config import run_script
 from models import MODELS, build_model
 from pictures.augmentation import SIDE
-from training import build_optimizer, set_seed, train_step
 from training.hardware import pick_device, pick_dtype
+from training.loop import build_optimizer, set_seed, train_step
 
 CLASSES = 10
 FORMS = {  # memory format, type that autocast computes in

@@ -20,8 +20,8 @@ from models import MODELS, build_model
 from pictures.augmentation import Normalization
 from pictures.decoding import Decoder, find_pictures
 from predict import PIECE, SIDE, classifier, lines
-from training import set_seed
 from training.hardware import pick_device, pick_dtype
+from training.loop import set_seed
 
 CLASSES = 10
 

@@ -31,8 +31,8 @@ book("import torch")
 import hpo_trial  # noqa: E402
 import models  # noqa: E402
 import run_folder  # noqa: E402
-import training  # noqa: E402
 from pictures import dataset  # noqa: E402
+from training import loop  # noqa: E402
 
 book("import our modules")
 
@@ -76,7 +76,7 @@ booked(models, "build_model", "build the network")
 booked(run_folder.RunFolder, "__init__", "run folder")
 booked(training, "build_optimizer", "build the optimizer")
 dataset.Batches.epoch = first_batch(dataset.Batches.epoch)
-training.train_step = first_step(training.train_step)
+loop.train_step = first_step(loop.train_step)
 
 try:
     code = hpo_trial.main(sys.argv[2:])

@@ -18,8 +18,8 @@ from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
 from models import MODELS, build_model
 from pictures.dataset import Batches, load
-from training import build_optimizer, set_seed, train_step
 from training.hardware import pick_device, pick_dtype
+from training.loop import build_optimizer, set_seed, train_step
 
 LR = 0.001
 # A measurement is an epoch of CIFAR-10 on a GPU, some seconds on a CPU.

@@ -92,10 +92,10 @@ def test_the_search_space_is_written_by_command(trial, tmp_path):
 
 def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp_path, digits_dir, monkeypatch, capsys):
     """Image by image, from the checkpoint of the last epoch, with the mean and deviation of the training images."""
-    import training
+    from training import loop
 
-    calls, whole = [], training.evaluate
-    monkeypatch.setattr(training, "evaluate", lambda *args: calls.append(1) or whole(*args))
+    calls, whole = [], loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *args: calls.append(1) or whole(*args))
     assert trial("--arch", write(CHEAP), "--name", "a", "--epochs", "2", "--test")[0] == 0
     assert len(calls) == 2 + 1  # validation each epoch, then the test set
     folder = tmp_path / "runs" / "classic_nas" / "a"

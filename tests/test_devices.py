@@ -19,8 +19,8 @@ from models.darts.supernet import Supernet
 from models.mobilenet_space.space import space as mobilenet_space
 from pictures import autoaugment
 from pictures.augmentation import Augmentation, Draws
-from training import build_optimizer, train_step
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
+from training.loop import build_optimizer, train_step
 
 META = torch.device("meta")
 

@@ -132,7 +132,7 @@ def test_out_of_gpu_memory_fails_the_trial_in_one_line(trial, monkeypatch, capsy
     def full(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr("training.train_step", full)
+    monkeypatch.setattr("training.loop.train_step", full)
     code, told = trial(tuner={"lr": 0.01})
     error = capsys.readouterr().err
     assert code == 1 and told["final"] == [] and error.count("\n") == 1 and "--batch-size 16" in error

@@ -17,7 +17,7 @@ from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from pictures import dataset
 from pictures.augmentation import Normalization
-from training import evaluate
+from training.loop import evaluate
 
 CPU = torch.device("cpu")
 FACTS = {"stage": "retrain", "parameters": 7, "data": {"name": "digits", "checksum": "ab"}, "best": None,

@@ -87,7 +87,7 @@ def test_log_gives_parameters_of_a_trial_without_metrics(fake: Fake) -> None:
     fake.event("A", "FAILED")
     packed = json.dumps({"parameter_id": 1, "parameters": PARAMETERS[1]})
     fake.log.append(f"[now] INFO (LocalV3.local) Trial parameter: A {packed}")
-    (fake.trial_folder("A") / "training.trial.stderr").write_text("Traceback\n  File\nValueError: broken\n\n")
+    (fake.trial_folder("A") / "training.loop.trial.stderr").write_text("Traceback\n  File\nValueError: broken\n\n")
     trial = fake.one()
     assert (trial.state, trial.parameters, trial.note) == ("FAILED", PARAMETERS[1], "ValueError: broken")
 
@@ -273,7 +273,7 @@ def test_command_without_a_best_trial(fake: Fake, tmp_path: Path, monkeypatch: p
                                       capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fake.trial("A", 0, 0.5, "FAILED")
-    (fake.trial_folder("A") / "training.trial.stderr").write_text("ValueError: no\n")
+    (fake.trial_folder("A") / "training.loop.trial.stderr").write_text("ValueError: no\n")
     fake.load()
     assert experiment.main(["results", str(fake.folder), "--out", str(tmp_path / "out")]) == 1
     assert "failed: 1 of 1 trials FAILED; A: ValueError: no" in capsys.readouterr().err

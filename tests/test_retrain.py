@@ -15,11 +15,11 @@ import torch
 from conftest import ROOT
 
 import retrain
-import training
 from config import RetrainConfig
 from model_file import load_model
 from models.darts.genotype import load_genotype
 from pictures import dataset
+from training import loop
 
 CPU = torch.device("cpu")
 NETWORK = ["--genotype", "DARTS_V2", "--channels", "4", "--layers", "3"]
@@ -215,7 +215,7 @@ def test_all_images_are_trained_on(digits_dir):
 def test_stop_within_an_epoch_and_resume_is_bitwise_no_stop(main, tmp_path, monkeypatch, capsys, recipe):
     """Ctrl-C in the sixth of eight steps: drop path, cutout, AutoAugment, averaged weights, momentum, sums."""
     assert main("--name", "whole", "--recipe", recipe)[0] == 0
-    step, steps = training.train_step, []
+    step, steps = loop.train_step, []
 
     def interrupted(*args, **kwargs):
         steps.append(1)
@@ -289,8 +289,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from pictures.dataset import load, training_batches
-from training.distributed import joined, rank, share, size
-from training import fit
+from loop.distributed import joined, rank, share, size
+from loop.loop import fit
 
 settings = SimpleNamespace(optimizer="SGD", lr=0.05, weight_decay=1e-3, momentum=0.9, epochs=3, warmup=0.1,
                            label_smoothing=0.1, clip=1.0, ema=0.9, precision="fp32", compile=False, seed=0)
@@ -420,7 +420,7 @@ def test_out_of_gpu_memory_names_a_batch_that_would_fit(main, monkeypatch, capsy
     def full(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(training, "train_step", full)
+    monkeypatch.setattr(loop, "train_step", full)
     assert main()[0] == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "out of GPU memory" in error and "--batch-size 12" in error

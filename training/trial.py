@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     import torch
 
     from pictures.dataset import Batches, Loaders, Pictures
-    from training import FitResult
+    from training.loop import FitResult
 
 
 def ask() -> dict[str, Any]:
@@ -63,15 +63,15 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     `network` describes it for model.pt. `facts` about it, numbers, go into result.json and, with its speed, into the
     final report. `architecture` is what made it, where that is not a setting. `test` is read once, at the end; `how`
-    goes to `training.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
+    goes to `training.loop.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
     attempt's checkpoint.
     """
     from model_file import save_model
     from run_folder import RunFolder
-    from training import fit
     from training.checkpoints import load_checkpoint
     from training.distributed import rank
     from training.hardware import enough_memory
+    from training.loop import fit
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
     device = next(model.parameters()).device
@@ -134,8 +134,8 @@ def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], pre
     """The only look at the test images: accuracy, that of each class, and how often which was taken for which."""
     import torch
 
-    from training import evaluate
     from training.hardware import pick_dtype
+    from training.loop import evaluate
 
     device = next(model.parameters()).device
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)  # (true, predicted)
