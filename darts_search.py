@@ -52,7 +52,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 
 
 def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
-    from run_folder import RunFolder
+    from artifacts.run_folder import RunFolder
     from training.loop import distributed
 
     path = trial.run_path(config, "darts_search", default_name(config))
@@ -113,8 +113,8 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
     """The whole search of one seed in the run folder `path`; goes on from its checkpoint if told so."""
     import torch
 
+    from artifacts.run_folder import RunFolder
     from models.darts.supernet import Supernet
-    from run_folder import RunFolder
     from training.checkpoints import load_checkpoint, save_checkpoint
     from training.hardware import keep_freed_memory
     from training.loop import distributed, set_seed

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from artifacts.run_folder import commit, cpu_name
 from files import write_json
-from run_folder import commit, cpu_name
 
 
 def parser(description: str, rounds: int, data: bool = True) -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ import torch  # noqa: E402, F401
 book("import torch")
 import hpo_trial  # noqa: E402
 import models  # noqa: E402
-import run_folder  # noqa: E402
+from artifacts import run_folder  # noqa: E402
 from pictures import dataset  # noqa: E402
 from training import loop  # noqa: E402
 
