@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from artifacts.model_file import TrainedModel
 from files import atomic_write
-from model_file import TrainedModel
 from pictures.augmentation import SIDE, words
 
 BATCHES = (1, 7, 32)  # sizes of the batches that an export is verified on

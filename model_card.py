@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
-from model_file import TrainedModel
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
@@ -117,7 +117,7 @@ from pathlib import Path
 
 import torch
 
-from model_file import load_model
+from artifacts.model_file import load_model
 from pictures.decoding import decode
 from predict import classifier
 

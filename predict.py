@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np
     import torch
 
-    from model_file import TrainedModel
+    from artifacts.model_file import TrainedModel
 
 SIDE = 32  # pixels, of the pictures that all networks take
 VERIFIED = 256  # pictures of --images that an export is verified on
@@ -68,7 +68,7 @@ def predict(config: PredictConfig, count: int) -> int:
     with Decoder(SIDE, config.workers) as decoder:
         from tqdm import tqdm
 
-        from model_file import load_model
+        from artifacts.model_file import load_model
         from training.hardware import pick_device
 
         trained = load_model(Path(config.model), pick_device(config.device))
@@ -161,9 +161,9 @@ def export_model(config: PredictConfig) -> int:
     """Write the network, verified, and its model card; returns the exit code."""
     import torch
 
+    from artifacts.model_file import load_model
     from export import FORMATS, ExportDiffers, export
     from model_card import write_model_card
-    from model_file import load_model
 
     trained = load_model(Path(config.model), torch.device("cpu"))
     path = Path(config.out or Path(config.model).with_suffix(FORMATS[config.export].suffix))

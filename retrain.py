@@ -123,7 +123,7 @@ def target(config: RetrainConfig) -> tuple[str, "Genotype | None"]:
 
 def build(config: RetrainConfig, genotype: "Genotype | None", classes: int) -> tuple["nn.Module", dict[str, Any]]:
     """The network, and its description for model.pt."""
-    from model_file import build_network
+    from artifacts.model_file import build_network
     from models.darts.network import DartsNetwork
 
     if genotype is None:

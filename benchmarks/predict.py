@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from artifacts.model_file import TrainedModel
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.memory import in_fresh_process
 from config import run_script
-from model_file import TrainedModel
 from models import MODELS, build_model
 from pictures.augmentation import Normalization
 from pictures.decoding import Decoder, find_pictures

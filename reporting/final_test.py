@@ -85,7 +85,7 @@ def _pictures(run: Run) -> "Pictures":
 def compute(model_file: Path, pictures: "Pictures", device: str) -> FinalTest:
     import numpy as np
 
-    from model_file import load_model
+    from artifacts.model_file import load_model
     from training.hardware import pick_device
 
     trained = load_model(model_file, pick_device(device))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model_file import TrainedModel, load_model, save_model
+from artifacts.model_file import TrainedModel, load_model, save_model
 from models import build_model
 from models.darts.genotype import Genotype
 from models.darts.network import DartsNetwork

@@ -12,7 +12,7 @@ from models.mobilenet_space.space.space import BASELINE
 
 import classic_nas_trial
 import hpo_trial
-from model_file import build_network, load_model, save_model
+from artifacts.model_file import build_network, load_model, save_model
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from pictures import dataset
@@ -61,7 +61,7 @@ def test_a_published_network_has_the_published_size():
 
 def test_reading_takes_no_nni(tmp_path):
     """Of any family, in a fresh process."""
-    code = "import sys, torch; from pathlib import Path; from model_file import load_model\n" \
+    code = "import sys, torch; from pathlib import Path; from artifacts.model_file import load_model\n" \
            "for path in sys.argv[1:]: load_model(Path(path), torch.device('cpu'))\n" \
            "print([name for name in sys.modules if name.split('.')[0] in ('nni', 'torchvision')])"
     files = [tmp_path / f"{family}.pt" for family in ("darts", "classic_nas", "mobilenet")]

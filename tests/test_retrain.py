@@ -15,8 +15,8 @@ import torch
 from conftest import ROOT
 
 import retrain
+from artifacts.model_file import load_model
 from config import RetrainConfig
-from model_file import load_model
 from models.darts.genotype import load_genotype
 from pictures import dataset
 from training import loop

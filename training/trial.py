@@ -66,8 +66,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     goes to `training.loop.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
     attempt's checkpoint.
     """
+    from artifacts.model_file import save_model
     from artifacts.run_folder import RunFolder
-    from model_file import save_model
     from training.checkpoints import load_checkpoint
     from training.distributed import rank
     from training.hardware import enough_memory
