@@ -224,8 +224,8 @@ def export(model: Path, runs: Path) -> None:
     """model.pt and MODEL_CARD.md in the folder of all results; the headline."""
     import torch
 
+    from artifacts.model_card import title, write_model_card
     from artifacts.model_file import load_model
-    from model_card import title, write_model_card
 
     trained = load_model(model, torch.device("cpu"))
     with atomic_write(runs / "model.pt", "wb") as file, open(model, "rb") as source:

@@ -9,7 +9,7 @@ import pytest
 import small_models
 import torch
 
-from model_card import LICENCES, write_model_card
+from artifacts.model_card import LICENCES, write_model_card
 
 RESULT = {
     "stage": "retrain", "value": 0.9, "diverged": False, "last": {"epoch": 7, "val_accuracy": 0.9125, "val_loss": 0.25},
