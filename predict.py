@@ -161,9 +161,9 @@ def export_model(config: PredictConfig) -> int:
     """Write the network, verified, and its model card; returns the exit code."""
     import torch
 
+    from artifacts.export import FORMATS, ExportDiffers, export
     from artifacts.model_card import write_model_card
     from artifacts.model_file import load_model
-    from export import FORMATS, ExportDiffers, export
 
     trained = load_model(Path(config.model), torch.device("cpu"))
     path = Path(config.out or Path(config.model).with_suffix(FORMATS[config.export].suffix))

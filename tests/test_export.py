@@ -15,8 +15,8 @@ import small_models
 import torch
 from PIL import Image
 
-import export
 import predict
+from artifacts import export
 from models import MODELS
 
 QUICK = [("darts", "onnx"), ("darts", "torch"), ("classic_nas", "onnx")]
