@@ -7,7 +7,7 @@
 
 Evolution is that of Real et al., 2019, arXiv:1802.01548: a child is a mutated winner of a tournament, and the oldest of
 the population dies. With a score, many candidates are scored for each one that is trained (random samples at first,
-then children too), and nas_ranking.py ranks them by what the score and the results so far say together.
+then children too), and nas/ranking.py ranks them by what the score and the results so far say together.
 
 NNI 3.0 names a trial's parameters wrongly when it ends (several at once), but rightly when it reports. So a result
 counts whatever the end says. NNI calls `load_checkpoint` on resume, before it gives the search space, and
@@ -31,7 +31,7 @@ from nni.utils import extract_scalar_reward
 
 from files import read_json, write_json
 from guard.tuners import never_begun
-from nas_ranking import Choices, Key, expect, normal_ranks
+from nas.ranking import Choices, Key, expect, normal_ranks
 
 DRAWS = 10_000  # random samples without an allowed new one before a space counts as used up
 ENUMERABLE = 20_000  # a space so small is enumerated before that is said

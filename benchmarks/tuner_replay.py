@@ -30,7 +30,7 @@ from nni.tuner import Tuner
 from benchmarks.measure import at_least, environment, publish, save
 from config import run_script
 from files import read_json
-from nas_ranking import Choices
+from nas.ranking import Choices
 from nas_tuner import EvolutionTuner
 
 BUDGETS = (5, 10, 20, 50, 100)

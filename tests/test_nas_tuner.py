@@ -22,7 +22,7 @@ import nas_tuner
 from benchmarks import tuner_replay
 from config import ClassicNasConfig, command_line
 from guard import results, watchdog
-from nas_ranking import NOISE, TRUST, expect, kernel, normal_ranks
+from nas.ranking import NOISE, TRUST, expect, kernel, normal_ranks
 from nas_tuner import EvolutionTuner
 
 SPACE = {f"c{i}": {"_type": "choice", "_value": ["a", "b", "c", "d"]} for i in range(6)}

@@ -1,0 +1,1 @@
+"""Search over any space of choices: a tuner, its ranking, and scores that need no training."""
