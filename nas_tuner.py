@@ -3,7 +3,7 @@
     tuner:
       codeDirectory: .
       className: nas_tuner.EvolutionTuner
-      classArgs: {optimize_mode: maximize, score: models.nas_scores.naswot, seed: 1}
+      classArgs: {optimize_mode: maximize, score: nas.scores.naswot, seed: 1}
 
 Evolution is that of Real et al., 2019, arXiv:1802.01548: a child is a mutated winner of a tournament, and the oldest of
 the population dies. With a score, many candidates are scored for each one that is trained (random samples at first,

@@ -1,4 +1,4 @@
-"""The free scores of models/nas_scores.py: candidates a second, and how much of NASWOT's ranks its speed costs.
+"""The free scores of nas/scores.py: candidates a second, and how much of NASWOT's ranks its speed costs.
 
 Random networks of stage 2's space, no larger than MobileNet, each scored once a round, nothing cached but the initial
 weights. The rival is NASWOT as one would write it: the network built anew for each candidate, images of 32x32.
@@ -15,7 +15,7 @@ from models.mobilenet_space.space.space import build, choices, no_larger_than_mo
 
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from config import run_script
-from models import nas_scores
+from nas import scores as nas_scores
 
 RIVAL = "plain naswot"
 

@@ -27,7 +27,7 @@ from benchmarks.measure import at_least, environment
 from benchmarks.tuner_replay import text
 from config import ClassicNasConfig, run_script
 from files import read_json, write_json
-from models import nas_scores
+from nas import scores as nas_scores
 from pictures.dataset import Batches, Pictures, load, training_batches
 from training.loop import evaluate, fit, set_seed
 

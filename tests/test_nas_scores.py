@@ -16,7 +16,7 @@ from models.mobilenet_space.space.space import (
 )
 from torch import nn
 
-from models import nas_scores
+from nas import scores as nas_scores
 
 
 def tiny(depth: int = 1) -> nn.Sequential:

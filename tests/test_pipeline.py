@@ -37,7 +37,7 @@ from training.stopping import Signals
 SIZES = "epochs=1 train_size=64 val_size=32 batch_size=32"
 TINY = [f"{stage}.{pair}" for stage in ("hpo", "classic_nas") for pair in SIZES.split()] + [
     "hpo.maxTrialNumber=2", "classic_nas.maxTrialNumber=1",  # what stage 2 chooses after a resume, NNI's timing decides
-    "classic_nas.tuner.classArgs.score=models.nas_scores.macs", "darts.epochs=3", "darts.train_size=48",
+    "classic_nas.tuner.classArgs.score=nas.scores.macs", "darts.epochs=3", "darts.train_size=48",
     "darts.val_size=32", "darts.batch_size=12", "retrain.epochs=3", "retrain.train_size=64", "retrain.channels=4",
     "retrain.layers=3"]
 

@@ -49,7 +49,7 @@ def nas_experiment(tmp_path_factory, digits_dir):
     """With our own tuner, by the quickest score."""
     trial = f"trialCommand=python classic_nas_trial.py {TINY} --data-dir {digits_dir} --max-params 3217226"
     tuner = yaml.safe_load((ROOT / "config_demo_nas.yml").read_text())["tuner"]
-    tuner["classArgs"]["score"] = "models.nas_scores.macs"
+    tuner["classArgs"]["score"] = "nas.scores.macs"
     with run_experiment(tmp_path_factory.mktemp("nas"), "config_demo_nas.yml", "--set", trial,
                         "--set", f"tuner={json.dumps(tuner)}", "--set", "maxTrialNumber=2") as found:
         yield found
