@@ -31,7 +31,7 @@ from benchmarks.measure import at_least, environment, publish, save
 from config import run_script
 from files import read_json
 from nas.ranking import Choices
-from nas_tuner import EvolutionTuner
+from nas.tuner import EvolutionTuner
 
 BUDGETS = (5, 10, 20, 50, 100)
 WITHOUT_SCORE = ("random", "TPE", "Evolution", "plain")

@@ -18,12 +18,12 @@ import pytest
 import yaml
 from test_experiment import TESTS, Site, read_csv, site  # noqa: F401
 
-import nas_tuner
 from benchmarks import tuner_replay
 from config import ClassicNasConfig, command_line
 from guard import results, watchdog
+from nas import tuner
 from nas.ranking import NOISE, TRUST, expect, kernel, normal_ranks
-from nas_tuner import EvolutionTuner
+from nas.tuner import EvolutionTuner
 
 SPACE = {f"c{i}": {"_type": "choice", "_value": ["a", "b", "c", "d"]} for i in range(6)}
 SMALL = {"x": {"_type": "choice", "_value": [1, 2, 3]}, "y": {"_type": "choice", "_value": [True, "z"]}}
@@ -353,7 +353,7 @@ def test_scores_of_another_score_are_not_used(folder: Path) -> None:
 
 def test_full_disk_does_not_end_the_search(folder: Path, monkeypatch: pytest.MonkeyPatch,
                                            caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(nas_tuner, "write_json", lambda path, state: os.stat("/nosuch"))
+    monkeypatch.setattr(tuner, "write_json", lambda path, state: os.stat("/nosuch"))
     drive(make(), 2)
     assert "the tuner's state is not saved" in caplog.text
 
@@ -429,7 +429,7 @@ def test_shipped_experiments_name_what_there_is(file: str) -> None:
     tuner = EvolutionTuner(**config["tuner"]["classArgs"])
     tuner.update_search_space(json.loads((TESTS.parent / config["searchSpaceFile"]).read_text()))
     mobilenet = {label: values[0] for label, values in tuner.choices.options.items()}
-    assert math.isfinite(nas_tuner.load(tuner.score)(mobilenet)) and nas_tuner.load(tuner.limit)(mobilenet)
+    assert math.isfinite(tuner.load(tuner.score)(mobilenet)) and tuner.load(tuner.limit)(mobilenet)
     command = config["trialCommand"].split()
     script, settings = command[1], command_line(ClassicNasConfig, command[2:], "")
     assert script == "classic_nas_trial.py" and settings["max_params"] == 3217226
@@ -439,7 +439,7 @@ def test_shipped_experiments_name_what_there_is(file: str) -> None:
 
 
 def tuner_of(**args: object) -> dict:
-    return {"className": "nas_tuner.EvolutionTuner", "codeDirectory": str(TESTS.parent),
+    return {"className": "nas.tuner.EvolutionTuner", "codeDirectory": str(TESTS.parent),
             "classArgs": {"optimize_mode": "maximize", "seed": 1, **args}}
 
 

@@ -9,7 +9,7 @@ from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
 from guard.lost_trials import revive
 from guard.tuners import TPE
-from nas_tuner import EvolutionTuner
+from nas.tuner import EvolutionTuner
 
 SPACE = {"x": {"_type": "choice", "_value": [0, 1, 2, 3]}}
 
