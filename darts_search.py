@@ -279,8 +279,8 @@ def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures:
 
 
 def draw(genotype: "Genotype", history: list[dict[str, Any]], path: Path) -> None:
-    from darts_drawing import draw_cells, plot_alphas
     from models.darts.genotype import save_genotype
+    from reporting.darts_drawing import draw_cells, plot_alphas
 
     save_genotype(path / "genotype.json", genotype)
     draw_cells(genotype, path / "cells.png")

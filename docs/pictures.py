@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from models.mobilenet_space.space.choices import BLOCKS, STEM, operations, skips
 
-from darts_drawing import cells_figure
 from files import atomic_write
 from models.darts.genotype import EDGES, N_NODES, load_genotype
 from models.darts.network import DartsNetwork
 from nas_plots import OPERATIONS, SKIP_COLORS
+from reporting.darts_drawing import cells_figure
 from reporting.plots import svg
 
 LAYERS, CHANNELS = 20, 36  # of the published networks

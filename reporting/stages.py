@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from darts_drawing import alphas_figure, cells_figure
 from guard.results import Trial
 from models.darts.genotype import Genotype
 from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
+from reporting.darts_drawing import alphas_figure, cells_figure
 from reporting.findings import Experiment, Run, tests
 from reporting.words import UNKNOWN, data_name, duration, millions, network, percent, recipe, slug, value
 

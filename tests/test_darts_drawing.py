@@ -10,8 +10,8 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-import darts_drawing
 from models.darts.genotype import CHOSEN, EDGES, N_NODES, OPERATIONS, Genotype, discretize, load_genotype
+from reporting import darts_drawing
 
 LONGEST = max(CHOSEN, key=len)
 NAMES = ["DARTS_V1", "DARTS_V2", "PC_DARTS", *(f"random:{seed}" for seed in range(2))]
