@@ -200,7 +200,7 @@ def draw(state: results.Results, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     if state.best is None or (results.read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
         return
-    import nas_plots  # and with it torch and matplotlib, which nothing else here needs
+    from reporting import nas_plots  # and with it torch and matplotlib, which nothing else here needs
 
     try:
         nas_plots.write(state, *(folder / name for name in PICTURES))

@@ -11,8 +11,8 @@ from models.mobilenet_space.space.choices import BLOCKS, STEM, operations, skips
 from files import atomic_write
 from models.darts.genotype import EDGES, N_NODES, load_genotype
 from models.darts.network import DartsNetwork
-from nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.darts_drawing import cells_figure
+from reporting.nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.plots import svg
 
 LAYERS, CHANNELS = 20, 36  # of the published networks

@@ -101,7 +101,7 @@ def _choices(experiment: Experiment) -> list[Block]:
 def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
     from models.mobilenet_space.space.space import BASELINE, count_parameters
 
-    import nas_plots  # slow: torch comes with it
+    from reporting import nas_plots  # slow: torch comes with it
 
     result = (experiment.best or {}).get("result")
     if not isinstance(result, dict):
@@ -129,7 +129,7 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
 
 def plain_mobilenet(runs: list[Run], result: dict[str, Any]) -> dict[str, Any] | None:
     """The newest run of it by the very recipe of `result`: nothing else can be compared."""
-    from nas_plots import recipe as computed_with
+    from reporting.nas_plots import recipe as computed_with
 
     return next((run.result for run in runs if run.result and run.config.get("baseline")
                  and not run.result.get("diverged") and computed_with(run.result) == computed_with(result)), None)

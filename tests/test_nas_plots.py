@@ -16,9 +16,9 @@ from PIL import Image
 from test_results import Fake
 
 import experiment
-import nas_plots
 from guard import results
-from nas_plots import Point
+from reporting import nas_plots
+from reporting.nas_plots import Point
 
 DATA = {"name": "a/cifar10", "checksum": "c", "classes": 10, "train_images": 200, "val_images": 100}
 CONFIG = {"lr": 0.01, "optimizer": "Adam", "epochs": 3, "seed": 0, "runs_dir": "runs", "baseline": False, "arch": "",
