@@ -36,7 +36,7 @@ from budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, ove
 from config import command_line, merge, run_script
 from files import atomic_write, read_json
 from guard import manager, preflight
-from processes import at_work, execute
+from journey.processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from training.stopping import Signals
 

@@ -30,7 +30,7 @@ from config import command_line, identity, merge
 from files import write_json
 from guard import manager
 from guard.manager import Experiment
-from processes import at_work, execute
+from journey.processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
 from training.stopping import Signals
 
@@ -216,7 +216,7 @@ OWNER = """
 import sys
 from pathlib import Path
 from config import run_script
-from processes import at_work, execute
+from journey.processes import at_work, execute
 from training.stopping import Signals
 def run():
     with at_work(Path(sys.argv[1])) as lock, Signals() as signals:
