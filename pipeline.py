@@ -9,7 +9,7 @@ hpo and classic_nas run as NNI experiments, by experiment.py, which names the ad
 report are darts_search.py, retrain.py and report.py. Each is a process of its own, and files are all that one hands to
 the next: stage 1's best.json gives stage 2 its learning rate and optimizer, genotype.json goes to the training, whose
 model.pt is the final network. The test pictures are read by the training alone, once, after its last epoch. What the
-budgets mean: budgets.py.
+budgets mean: journey/budgets.py.
 
 Ctrl-C and SIGTERM stop the running stage in order, with all that it has started. Should this process be killed, the
 kernel sends SIGTERM to the stage; what outlives even that is found and stopped by the next --resume.
@@ -32,10 +32,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from config import command_line, merge, run_script
 from files import atomic_write, read_json
 from guard import manager, preflight
+from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from journey.processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from training.stopping import Signals

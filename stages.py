@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from budgets import EXPERIMENTS, SETTINGS, is_training
 from config import command_line, identity, merge
 from files import read_json
 from guard import experiment_file, manager, results
 from guard.manager import Experiment
 from guard.results import read_object
+from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs

@@ -24,12 +24,12 @@ import yaml
 from conftest import ROOT
 from test_results import Fake
 
-import budgets
 import pipeline
 from config import command_line, identity, merge
 from files import write_json
 from guard import manager
 from guard.manager import Experiment
+from journey import budgets
 from journey.processes import at_work, execute
 from stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
 from training.stopping import Signals
