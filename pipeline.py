@@ -37,7 +37,7 @@ from files import atomic_write, read_json
 from guard import manager, preflight
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from journey.processes import at_work, execute
-from stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
+from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from training.stopping import Signals
 
 KNOWN = {"cifar10": (50_000, 10), "digits": (1_437, 10)}  # training images and classes

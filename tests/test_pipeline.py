@@ -31,7 +31,7 @@ from guard import manager
 from guard.manager import Experiment
 from journey import budgets
 from journey.processes import at_work, execute
-from stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
+from journey.stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
 from training.stopping import Signals
 
 SIZES = "epochs=1 train_size=64 val_size=32 batch_size=32"
