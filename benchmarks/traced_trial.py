@@ -70,11 +70,11 @@ def first_step(train_step):
     return wrapper
 
 
-booked(data, "load", "open the data")
-booked(data, "training_batches", "split, statistics")
+booked(dataset, "load", "open the data")
+booked(dataset, "training_batches", "split, statistics")
 booked(models, "build_model", "build the network")
 booked(run_folder.RunFolder, "__init__", "run folder")
-booked(training, "build_optimizer", "build the optimizer")
+booked(loop, "build_optimizer", "build the optimizer")
 dataset.Batches.epoch = first_batch(dataset.Batches.epoch)
 loop.train_step = first_step(loop.train_step)
 

@@ -25,7 +25,7 @@ SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's t
 TUNER = "{codeDirectory: guard, className: tuners.TPE, classArgs: {optimize_mode: maximize, seed: %d}}"
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
 OURS = ("data", "data_dir", "seed", "runs_dir", "name", "resume", "hpo_best", "genotype", *PLACES[:2])
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_the_published_normal_cells():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_file_is_as_saved(name, tmp_path):
     save_genotype(tmp_path / "again.json", load_genotype(name))
-    assert (tmp_path / "again.json").read_text() == (ROOT / f"models/genotypes/{name}.json").read_text()
+    assert (tmp_path / "again.json").read_text() == (ROOT / f"models/darts/genotypes/{name}.json").read_text()
 
 
 def test_all_edges_in_the_order_of_the_alphas():

@@ -224,7 +224,7 @@ def test_stop_within_an_epoch_and_resume_is_bitwise_no_stop(main, tmp_path, monk
         return step(*args, **kwargs)
 
     with monkeypatch.context() as context:
-        context.setattr(training, "train_step", interrupted)
+        context.setattr(loop, "train_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             main("--name", "stopped", "--recipe", recipe)
     stopped = tmp_path / "retrain" / "stopped"
