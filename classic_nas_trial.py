@@ -22,7 +22,7 @@ from files import atomic_write, read_json, write_json
 from training.loop import trial
 
 if TYPE_CHECKING:
-    from models.mobilenet_space.space.space import Cost
+    from models.mobilenet_space.space import Cost
 
 SEARCH_SPACE = "search_space_classic_nas.json"
 BEST_SCHEMA = 1  # of the best.json that experiment.py writes
@@ -34,8 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str] | None, tuner: dict) -> None:
-    from models.mobilenet_space.space.space import build, cost
-
+    from models.mobilenet_space.space import build, cost
     from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from training.hardware import pick_device
     from training.loop import set_seed
@@ -114,7 +113,7 @@ def best_parameters(file: str) -> dict[str, Any]:
 
 def architecture(config: ClassicNasConfig, tuner: dict) -> tuple[str, dict[str, str]]:
     """A name for the run, and the sample: the tuner's, plain MobileNet, or what a file holds; checked."""
-    from models.mobilenet_space.space.space import BASELINE, check_sample
+    from models.mobilenet_space.space import BASELINE, check_sample
 
     if bool(tuner) + config.baseline + bool(config.arch) != 1:
         raise ValueError("give either --arch FILE or --baseline to train one network; under NNI neither of them, "
@@ -126,7 +125,7 @@ def architecture(config: ClassicNasConfig, tuner: dict) -> tuple[str, dict[str, 
 
 
 def from_file(file: str) -> dict[str, str]:
-    from models.mobilenet_space.space.space import check_sample
+    from models.mobilenet_space.space import check_sample
 
     content = read_json(file)
     sample = best_parameters(file) if isinstance(content, dict) and "schema" in content else content
@@ -139,7 +138,7 @@ def from_file(file: str) -> dict[str, str]:
 
 def over_limit(price: "Cost", config: ClassicNasConfig, num_classes: int) -> str | None:
     """Which limit the network breaks; ValueError if every network of the space breaks it."""
-    from models.mobilenet_space.space.space import smallest
+    from models.mobilenet_space.space import smallest
 
     limits = (("max_params", price.parameters, smallest(num_classes).parameters, "parameters"),
               ("max_macs", price.macs, smallest(num_classes).macs, "multiply-adds"))
@@ -164,7 +163,7 @@ def refuse(reason: str, price: "Cost", sample: Mapping[str, str], path: Path) ->
 
 def write_search_space(file: Path) -> None:
     """The space for NNI's tuners, a line for each label."""
-    from models.mobilenet_space.space.space import search_space
+    from models.mobilenet_space.space import search_space
 
     lines = [f"    {json.dumps(label)}: {json.dumps(spec)}" for label, spec in search_space().items()]
     with atomic_write(file) as stream:

@@ -43,7 +43,7 @@ def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
     if family == "zoo":
         return build_model(network["name"], num_classes)
     if family == "classic_nas":
-        from models.mobilenet_space.space.space import build, check_sample
+        from models.mobilenet_space.space import build, check_sample
 
         check_sample(network["architecture"])
         return build(network["architecture"], num_classes)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from models.mobilenet_space.space.space import build, choices, no_larger_than_mobilenet
 
 from benchmarks.measure import at_least, environment, parser, publish, ratio, save, spread, take_turns
 from config import run_script
+from models.mobilenet_space.space import build, choices, no_larger_than_mobilenet
 from nas import scores as nas_scores
 
 RIVAL = "plain naswot"

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from models.mobilenet_space.space.space import BASELINE, build
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from benchmarks.measure import at_least, environment
 from benchmarks.tuner_replay import text
 from config import ClassicNasConfig, run_script
 from files import read_json, write_json
+from models.mobilenet_space.space import BASELINE, build
 from nas import scores as nas_scores
 from pictures.dataset import Batches, Pictures, load, training_batches
 from training.loop import evaluate, fit, set_seed

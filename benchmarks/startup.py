@@ -19,7 +19,8 @@ from models import MODELS
 from pictures.dataset import load
 from training.hardware import pick_device
 
-IMPORTS = "import hpo_trial; from artifacts import run_folder; from pictures import dataset; from training import loop; import models"  # all that a trial imports before it works
+IMPORTS = ("import hpo_trial; import artifacts.run_folder, models, pictures.dataset, "
+           "training.loop")  # all that a trial imports before it works
 
 
 def main(argv: list[str] | None = None) -> int:

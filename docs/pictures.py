@@ -6,11 +6,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from models.mobilenet_space.space.choices import BLOCKS, STEM, operations, skips
 
 from files import atomic_write
 from models.darts.genotype import EDGES, N_NODES, load_genotype
 from models.darts.network import DartsNetwork
+from models.mobilenet_space.choices import BLOCKS, STEM, operations, skips
 from reporting.darts_drawing import cells_figure
 from reporting.nas_plots import OPERATIONS, SKIP_COLORS
 from reporting.plots import svg

@@ -117,7 +117,7 @@ class ExperimentStage(Stage):
         """Those of every trial."""
         more: dict[str, Any] = {}
         if self.name == "classic_nas":
-            from models.mobilenet_space.space.space import BASELINE, count_parameters
+            from models.mobilenet_space.space import BASELINE, count_parameters
 
             best = self.plan.runs / "hpo/best.json"
             more = {"max_params": count_parameters(BASELINE, self.plan.classes),

@@ -1,9 +1,14 @@
 """The networks by name: (N, 3, 32, 32) images in, (N, num_classes) logits out, in train and eval alike.
 
 All keep torch's initial weights: batch normalisation makes the scale of the convolutions immaterial.
+
+DartsStackedCells and MobileNetSpace, the search spaces declared for NNI, are loaded when asked for: nni.nas takes six
+seconds to import, and neither a trial nor a tuner needs it.
 """
 
+import importlib
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -19,6 +24,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
     "shufflenetg2": shufflenet.shufflenet_g2,
     "senet18": senet.senet18,
 }
+NNI_SPACES = {"DartsStackedCells": "models.darts.nni_space", "MobileNetSpace": "models.mobilenet_space.nni_space"}
 
 
 def build_model(name: str, num_classes: int) -> nn.Module:
@@ -27,3 +33,9 @@ def build_model(name: str, num_classes: int) -> nn.Module:
     if not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes: {num_classes!r} is not an integer of at least 2")
     return MODELS[name](num_classes)
+
+
+def __getattr__(name: str) -> Any:
+    if name in NNI_SPACES:
+        return getattr(importlib.import_module(NNI_SPACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,7 +33,7 @@ SEED = 0
 
 
 def macs(sample: dict) -> float:
-    from models.mobilenet_space.space.space import count_macs
+    from models.mobilenet_space.space import count_macs
 
     return float(count_macs(sample))
 
@@ -78,8 +78,8 @@ def _synflow(frozen: str) -> float:
 
 def _build(frozen: str) -> nn.Module:
     """The network of build(sample, CLASSES), put together of parts that it shares with other networks."""
-    from models.mobilenet_space.space.choices import BLOCKS, NoSkip, skips
-    from models.mobilenet_space.space.space import SampledMobileNet, check_sample
+    from models.mobilenet_space.choices import BLOCKS, NoSkip, skips
+    from models.mobilenet_space.space import SampledMobileNet, check_sample
 
     sample = json.loads(frozen)
     check_sample(sample)
@@ -91,8 +91,8 @@ def _build(frozen: str) -> nn.Module:
 @functools.cache
 def _part(label: str, choice: str = "") -> nn.Module:
     """A module with its own initial weights; all of the space together take 130 MB."""
-    from models.mobilenet_space.space.choices import BLOCKS, OPERATIONS, build_skip, skips
-    from models.mobilenet_space.space.space import ends
+    from models.mobilenet_space.choices import BLOCKS, OPERATIONS, build_skip, skips
+    from models.mobilenet_space.space import ends
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED + zlib.crc32(f"{label} {choice}".encode()))  # not CUDA's too
@@ -108,7 +108,7 @@ def _part(label: str, choice: str = "") -> nn.Module:
 @functools.cache
 def reference(score: Callable[[dict], float]) -> list[float]:
     """The score of each of some random samples, sorted."""
-    from models.mobilenet_space.space.space import search_space
+    from models.mobilenet_space.space import search_space
 
     rng, space = random.Random(SEED), search_space()
     samples = [{name: rng.choice(spec["_value"]) for name, spec in space.items()} for _ in range(REFERENCE)]

@@ -2,7 +2,7 @@
 
     tuner:
       codeDirectory: .
-      className: nas_tuner.EvolutionTuner
+      className: nas.tuner.EvolutionTuner
       classArgs: {optimize_mode: maximize, score: nas.scores.naswot, seed: 1}
 
 Evolution is that of Real et al., 2019, arXiv:1802.01548: a child is a mutated winner of a tournament, and the oldest of

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Curve
-from models.mobilenet_space.space.choices import BLOCKS, SIDE, STEM, Block, skips
-from models.mobilenet_space.space.space import BASELINE, check_sample, count_macs, count_parameters
 
 from config import NOT_COMPUTED
 from files import atomic_write
 from guard.results import Results, read_object
+from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, skips
+from models.mobilenet_space.space import BASELINE, check_sample, count_macs, count_parameters
 
 STAGE = "classic_nas"  # as its trials name it in result.json
 OPERATIONS = {  # name -> color, in words

@@ -99,8 +99,7 @@ def _choices(experiment: Experiment) -> list[Block]:
 
 
 def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
-    from models.mobilenet_space.space.space import BASELINE, count_parameters
-
+    from models.mobilenet_space.space import BASELINE, count_parameters
     from reporting import nas_plots  # slow: torch comes with it
 
     result = (experiment.best or {}).get("result")
@@ -152,7 +151,7 @@ def _trials(experiment: Experiment) -> Table:
 
 
 def _size(trial: Trial, classes: int) -> str:
-    from models.mobilenet_space.space.space import count_parameters
+    from models.mobilenet_space.space import count_parameters
 
     return f"{count_parameters(trial.parameters, classes):,}" if trial.parameters else ""
 

@@ -10,7 +10,7 @@ from artifacts.model_file import TrainedModel, load_model, save_model
 from models import build_model
 from models.darts.genotype import Genotype
 from models.darts.network import DartsNetwork
-from models.mobilenet_space.space import space as mobilenet_space
+from models.mobilenet_space import space as mobilenet_space
 from pictures.augmentation import Normalization
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from conftest import ROOT
-from models.mobilenet_space.space.space import BASELINE, build, count_macs, count_parameters, smallest
 
 import classic_nas_trial
+from models.mobilenet_space.space import BASELINE, build, count_macs, count_parameters, smallest
 from pictures import dataset
 
 SMALL = ["--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32", "--epochs", "1"]

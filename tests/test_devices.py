@@ -16,7 +16,7 @@ from models import MODELS, build_model
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
-from models.mobilenet_space.space import space as mobilenet_space
+from models.mobilenet_space import space as mobilenet_space
 from pictures import autoaugment
 from pictures.augmentation import Augmentation, Draws
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step

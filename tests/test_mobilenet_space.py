@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
-from models.mobilenet_space.space.choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips
 from torch import nn
 
-from models import build_model
-from models.mobilenet_space.space import space as space
+from models import MobileNetSpace, build_model
+from models.mobilenet_space import space
+from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips
 
 CHOICES = space.choices()
 BIG = {label: "ir2_dw3" if label.endswith("op") else values[-1] for label, values in CHOICES.items()}
@@ -32,7 +32,7 @@ def images():
 @pytest.fixture(scope="module")
 def nni_space():
     pytest.importorskip("pytorch_lightning")
-    return space.MobileNetSpace(10)
+    return MobileNetSpace(10)
 
 
 # ---- the networks
@@ -183,7 +183,7 @@ def test_nni_has_the_same_labels_and_choices(nni_space):
 
 
 def test_nni_freezes_to_the_network_that_build_makes(nni_space, images):
-    from models.mobilenet_space.space.nni_space import nni_sample
+    from models.mobilenet_space.nni_space import nni_sample
 
     for sample in [space.BASELINE, BIG, *samples(2, seed=2)]:
         frozen, built = nni_space.freeze(nni_sample(sample)), space.build(sample, 10)
@@ -194,11 +194,12 @@ def test_nni_freezes_to_the_network_that_build_makes(nni_space, images):
 
 
 def test_nni_builds_a_sample_in_its_context(nni_space):
-    from models.mobilenet_space.space.nni_space import nni_sample
     from nni.nas.space import model_context
 
+    from models.mobilenet_space.nni_space import nni_sample
+
     with model_context(nni_sample(BIG)):
-        fixed = space.MobileNetSpace(10)
+        fixed = MobileNetSpace(10)
     assert sum(p.numel() for p in fixed.parameters()) == space.count_parameters(BIG)
 
 
@@ -210,7 +211,7 @@ def test_nni_refuses_a_sample_of_another_space(nni_space):
 
 
 def test_the_space_is_there_without_nni():
-    code = "import sys; from models.mobilenet_space.space.space import build; sys.exit('nni' in sys.modules)"
+    code = "import sys; from models.mobilenet_space.space import build; sys.exit('nni' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     with pytest.raises(AttributeError, match="MobileNetspace"):
         space.MobileNetspace  # noqa: B018

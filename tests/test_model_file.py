@@ -8,13 +8,13 @@ import pytest
 import small_models
 import torch
 from conftest import ROOT
-from models.mobilenet_space.space.space import BASELINE
 
 import classic_nas_trial
 import hpo_trial
 from artifacts.model_file import build_network, load_model, save_model
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
+from models.mobilenet_space.space import BASELINE
 from pictures import dataset
 from pictures.augmentation import Normalization
 from training.loop import evaluate

@@ -10,13 +10,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
-from models.mobilenet_space.space.choices import BLOCKS, skips
-from models.mobilenet_space.space.space import BASELINE, choices, count_parameters
 from PIL import Image
 from test_results import Fake
 
 import experiment
 from guard import results
+from models.mobilenet_space.choices import BLOCKS, skips
+from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from reporting import nas_plots
 from reporting.nas_plots import Point
 

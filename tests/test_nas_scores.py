@@ -5,7 +5,9 @@ import random
 
 import pytest
 import torch
-from models.mobilenet_space.space.space import (
+from torch import nn
+
+from models.mobilenet_space.space import (
     BASELINE,
     build,
     choices,
@@ -14,8 +16,6 @@ from models.mobilenet_space.space.space import (
     no_larger_than_mobilenet,
     search_space,
 )
-from torch import nn
-
 from nas import scores as nas_scores
 
 

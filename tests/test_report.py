@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from models.mobilenet_space.space.space import BASELINE, choices, count_parameters
 from PIL import Image
 from small_models import CLASSES, GENOTYPE, write
 from test_results import Fake
@@ -23,6 +22,7 @@ import report
 from guard.results import Results, Trial
 from guard.results_view import write_best, write_csv
 from models.darts.genotype import EDGES, OPERATIONS, Genotype
+from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from pictures.dataset import Pictures
 from reporting import final_test as final
 from reporting.findings import find, read_trials

@@ -203,8 +203,8 @@ def test_an_epoch_may_begin_at_any_batch_and_be_shared(digits_dir, augment):
 
 def test_all_images_are_trained_on(digits_dir):
     pictures = dataset.load("digits", digits_dir)
-    loaders = dataset.training_batches(pictures, CPU, train_size=0, val_size=0, batch_size=24, crop_padding=0, flip="off",
-                                    cutout=0, seed=0, all_data=True)
+    loaders = dataset.training_batches(pictures, CPU, train_size=0, val_size=0, batch_size=24, crop_padding=0,
+                                       flip="off", cutout=0, seed=0, all_data=True)
     assert loaders.val is None and sorted(loaders.train.index.tolist()) == list(range(1437))
 
 

@@ -1,4 +1,4 @@
-"""The edges of a supernet cell, fast: what darts_supernet.py's plain form computes, with less arithmetic and traffic.
+"""The edges of a supernet cell, fast: what supernet.py's plain form computes, with less arithmetic and traffic.
 
 What is saved here:
 
@@ -20,7 +20,7 @@ All maps are (N, C, H, W) channels_last; as a matrix (M, C), M = N * H * W, the 
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,8 @@ from torch.nn import functional as F
 
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
 from models.darts.genotype import OPERATIONS
+from models.darts.operations import shuffled
 from models.darts.pointwise import product, rows_of
-
-if TYPE_CHECKING:
-    from models.darts.supernet import SupernetCell
 
 EPS = 1e-5  # of batch norm
 WIDTH = 256  # numbers in a row of which sums are fast
@@ -43,7 +41,7 @@ MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = (OPERATIONS.index(name) for name in (
 # ---- one cell
 
 
-def fused_nodes(cell: "SupernetCell", states: Sequence[Tensor], operations: Tensor,
+def fused_nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor,
                 edges: Tensor | None) -> list[Tensor]:
     """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights."""
     first = [sum(len(edges) for edges in cell.nodes[:node]) for node in range(len(cell.nodes))]
@@ -65,14 +63,12 @@ def fused_nodes(cell: "SupernetCell", states: Sequence[Tensor], operations: Tens
     return [*found[2:], _finished(cell, sums[-1], passed[-1])]
 
 
-def _finished(cell: "SupernetCell", maps: list[Tensor], passed: list[Tensor]) -> Tensor:
+def _finished(cell: nn.Module, maps: list[Tensor], passed: list[Tensor]) -> Tensor:
     total = _sum(maps)
     if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
         total.register_hook(_dense)
     if not passed:
         return total
-    from models.darts.supernet import shuffled
-
     return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
 
 
@@ -84,7 +80,7 @@ def _sum(maps: list[Tensor]) -> Tensor:
     return functools.reduce(Tensor.add_, maps[1:], maps[0])
 
 
-def _pass(cell: "SupernetCell", x: Tensor, source: int, shares: Sequence[Tensor], passed: list[list[Tensor]]) -> None:
+def _pass(cell: nn.Module, x: Tensor, source: int, shares: Sequence[Tensor], passed: list[list[Tensor]]) -> None:
     """The channels that no operation sees, weighed, to each node."""
     x = F.max_pool2d(x, 2) if cell.reduction and source < 2 else x
     for share, maps in zip(shares, passed, strict=True):

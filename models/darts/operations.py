@@ -110,7 +110,7 @@ BUILD: dict[str, Callable[[int, int, bool], nn.Module]] = {
 
 
 def operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
-    """The operation `name` of darts_genotype.OPERATIONS, from `channels` to as many."""
+    """The operation `name` of genotype.OPERATIONS, from `channels` to as many."""
     return BUILD[name](channels, stride, affine)
 
 
@@ -143,3 +143,11 @@ class DropPath(nn.Module):
 def drop_path(module: nn.Module) -> nn.Module:
     """`module` followed by a DropPath, unless it is the identity: a path that is only a connection is never cut."""
     return module if isinstance(module, nn.Identity) else nn.Sequential(module, DropPath())
+
+
+# ---- of partial channels
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channels of `groups` groups, so that others pass by at the next edge (arXiv:1707.01083)."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ Batch norm has no affine weights but in the stem, and always takes the statistic
 too: while alphas move from step to step, running averages would be those of networks that are gone, and no look-ahead
 of the second order can spoil what is not kept. So evaluate with batches as large as in training.
 
-What is here is the plain form of the maths, and the reference. darts_fused.py computes the same, several times faster;
+What is here is the plain form of the maths, and the reference. fused.py computes the same, several times faster;
 `fused` chooses.
 """
 
@@ -23,7 +23,7 @@ from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.fused import fused_nodes
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts.network import edge_stride
-from models.darts.operations import operation
+from models.darts.operations import operation, shuffled
 
 ALPHA_SCALE = 1e-3  # standard deviation of the first alphas: all operations count alike, but for a broken tie
 FIRST_EDGE = [sum(range(2, 2 + node)) for node in range(N_NODES + 1)]  # edges enter node i from FIRST_EDGE[i] on
@@ -81,15 +81,10 @@ def passing(x: Tensor, like: Tensor) -> Tensor:
     return x if x.shape[2:] == like.shape[2:] else nn.functional.max_pool2d(x, 2)
 
 
-def shuffled(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` groups, so that others pass by at the next edge (arXiv:1707.01083)."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-
-
 class Supernet(StackedCells):
     """(N, in_channels, H, W) -> (N, n_classes) logits.
 
-    alpha_normal, alpha_reduction: (14, 8), edges of darts_genotype.EDGES x OPERATIONS, shared by all cells of a kind;
+    alpha_normal, alpha_reduction: (14, 8), edges of genotype.EDGES x OPERATIONS, shared by all cells of a kind;
     beta_normal, beta_reduction: (14,), with partial channels. `alphas()` gives these, `weights()` all other parameters.
     recompute: forget what is inside of a cell and compute it again for the gradient; less memory, a third more time.
     """

@@ -1,6 +1,6 @@
 """What MobileNet's 13 blocks may hold in the search space of stage 2: operations and skips, each a module and its cost.
 
-The list of them in words is in mobilenet_space.py.
+The list of them in words is in space.py.
 """
 
 from collections import OrderedDict

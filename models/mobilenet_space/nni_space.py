@@ -1,6 +1,6 @@
-"""MobileNetSpace: the space of mobilenet_space.py as an NNI 3.0 ModelSpace, of LayerChoice and InputChoice.
+"""MobileNetSpace: the space of space.py as an NNI 3.0 ModelSpace, of LayerChoice and InputChoice.
 
-Imports nni.nas, hence pytorch-lightning; everything that works without them is in mobilenet_space.py.
+Imports nni.nas, hence pytorch-lightning; everything that works without them is in space.py.
 """
 
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import Any
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from models.mobilenet_space.space.choices import BLOCKS, OPERATIONS, Block, NoSkip, build_skip, operations, skips
-from models.mobilenet_space.space.space import SampledMobileNet, check_sample, ends
+from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Block, NoSkip, build_skip, operations, skips
+from models.mobilenet_space.space import SampledMobileNet, check_sample, ends
 
 
 class SkipChoice(MutableModule):

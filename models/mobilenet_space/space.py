@@ -21,8 +21,7 @@ feature maps before the block's input, averages it down to the input's size, con
 brings the channels back. Blocks 3, 5, 7, 9 and 11 have one: at block 13 this convolution alone would take half of
 MobileNet's parameters, and skips at blocks 2 to 12 would leave one random network in 300 within them.
 
-MobileNetSpace is the same space for NNI, declared in mobilenet_nni.py over the skeleton here. It is loaded when asked
-for: nni.nas takes six seconds to import, and neither a trial nor a tuner needs it.
+The same space for NNI, MobileNetSpace, is declared in nni_space.py over the skeleton here.
 """
 
 import difflib
@@ -33,7 +32,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.blocks import conv_bn_relu, pool_linear
-from models.mobilenet_space.space.choices import (
+from models.mobilenet_space.choices import (
     BLOCKS,
     OPERATIONS,
     SIDE,
@@ -158,11 +157,3 @@ def smallest(num_classes: int = 10) -> Cost:
 def no_larger_than_mobilenet(sample: Mapping[str, str]) -> bool:
     """The tuner's limit in config_classic_nas.yml: at most as many parameters as plain MobileNet has."""
     return count_parameters(sample) <= count_parameters(BASELINE)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "MobileNetSpace":  # see the end of the docstring
-        from models.mobilenet_space.space.nni_space import MobileNetSpace
-
-        return MobileNetSpace
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
