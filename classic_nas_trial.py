@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ClassicNasConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
-from training.loop import trial
+from training import trial
 
 if TYPE_CHECKING:
     from models.mobilenet_space.space import Cost

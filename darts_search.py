@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import DartsSearchConfig, command_line, identity, merge, run_script
 from files import read_json, write_json
-from training.loop import trial
+from training import trial
 
 if TYPE_CHECKING:
     from models.darts.genotype import Genotype
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str] | None, tuner: dict) -> None:
     from pictures.dataset import load
+    from training import distributed  # slow to import, as is what stands on torch
     from training.hardware import enough_memory, pick_device
-    from training.loop import distributed  # slow to import, as is what stands on torch
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
     pictures = load(config.data, config.data_dir)
@@ -53,7 +53,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 
 def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
     from artifacts.run_folder import RunFolder
-    from training.loop import distributed
+    from training import distributed
 
     path = trial.run_path(config, "darts_search", default_name(config))
     seeds = range(config.seed, config.seed + config.seeds)
@@ -115,9 +115,10 @@ def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: P
 
     from artifacts.run_folder import RunFolder
     from models.darts.supernet import Supernet
+    from training import distributed
     from training.checkpoints import load_checkpoint, save_checkpoint
     from training.hardware import keep_freed_memory
-    from training.loop import distributed, set_seed
+    from training.loop import set_seed
 
     keep_freed_memory(device)
     halves = search_batches(config, pictures, device)
@@ -175,7 +176,8 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
     """One epoch of both levels; its record. ValueError if the loss is not finite."""
     import torch
 
-    from training.loop import LOG_INTERVAL, distributed, evaluate, schedule
+    from training import distributed
+    from training.loop import LOG_INTERVAL, evaluate, schedule
 
     model, steps, started = parts["model"], len(halves.weights), time.perf_counter()
     frozen = epoch < round(config.frozen * config.epochs)
@@ -203,8 +205,8 @@ def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfi
 def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -> Iterator[tuple["Batch", "Batch"]]:
     from tqdm import tqdm
 
+    from training import distributed
     from training.bilevel import Batch
-    from training.loop import distributed
 
     part = distributed.share(config.batch_size)
     pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
@@ -255,8 +257,9 @@ def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
     from models.darts.network import DartsNetwork
     from pictures.dataset import training_batches
+    from training import distributed
     from training.checkpoints import load_checkpoint
-    from training.loop import distributed, fit, set_seed
+    from training.loop import fit, set_seed
 
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from files import atomic_write
-from guard import lost_trials, manager, preflight, results, results_view, watchdog
+from guard import lost_trials, manager, moved, preflight, results, results_view, watchdog
 from guard.manager import Experiment
 from training.stopping import Signals
 
@@ -130,6 +130,7 @@ def resume(arguments: argparse.Namespace) -> int:
                 raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
             _await_survivors(experiment)
             lost_trials.revive(experiment.folder)
+            moved.rename_in(experiment.folder)
             port = free_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0

@@ -9,7 +9,7 @@ Reports validation accuracy, after each epoch and at the end. The test set is ne
 import sys
 
 from config import HpoConfig, command_line, merge, run_script
-from training.loop import trial
+from training import trial
 
 
 def main(argv: list[str] | None = None) -> int:

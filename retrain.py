@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import RetrainConfig, command_line, merge, run_script
-from training.loop import trial
+from training import trial
 
 if TYPE_CHECKING:
     import torch

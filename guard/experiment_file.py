@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from guard.moved import renamed
+
 KINDS = ("tuner", "assessor")
 
 
@@ -21,7 +23,7 @@ def load_config(path: str | os.PathLike, overrides: Mapping[str, str] = MappingP
     Absolute, because the result is written elsewhere and NNI starts relative paths at the file it reads.
     Raises ValueError with one line for anything that is not a usable experiment file.
     """
-    config = _named(read_yaml(Path(path)), str(path))
+    config = _named(renamed(read_yaml(Path(path))), str(path))
     for key, text in overrides.items():
         config = _named(_overridden(config, key, text), f"--set {key}")
     return _absolute(config, Path(path).resolve().parent)

@@ -306,7 +306,7 @@ def _add_best_known_note(trial: Trial, log: _Log) -> None:
 
 def last_error(folder: Path) -> str:
     """The last line that a trial wrote to stderr, else to its log."""
-    for name in ("training.loop.trial.stderr", "training.loop.trial.log"):
+    for name in ("trial.stderr", "trial.log"):
         with_text = [line.strip() for line in _tail(folder / name) if line.strip()]
         if with_text:
             return with_text[-1][:200]

@@ -24,7 +24,7 @@ def _words(command: Any) -> list[str]:
     the trial runs on after NNI has stopped it.
     """
     if not isinstance(command, str) or not command.strip():
-        raise ValueError(f"trialCommand {command!r}: must be one command such as python training/trial.py")
+        raise ValueError(f"trialCommand {command!r}: must be one command such as python trial.py")
     quoted = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\."""
     bare = re.sub(quoted, lambda match: "`" if re.match(r'".*(`|\$\()', match[0]) else "_", command.strip())
     bad = re.search(r"[;&|<>()`\n]", bare)

@@ -25,7 +25,7 @@ STAGES = ("hpo", "classic_nas", "darts", "retrain", "report")
 SETTINGS: dict[str, type[TrainingConfig]] = {
     "hpo": HpoConfig, "classic_nas": ClassicNasConfig, "darts": DartsSearchConfig, "retrain": RetrainConfig}
 EXPERIMENTS = {  # the file of each NNI experiment, whose search space, assessor and further keys hold
-    "demo": {"hpo": "config_demo.yml", "classic_nas": "config_demo_nas.yml"},
+    "demo": {"hpo": "journey/config_demo.yml", "classic_nas": "journey/config_demo_nas.yml"},
     "small": {"hpo": "config_hpo.yml", "classic_nas": "config_classic_nas.yml"},
     "full": {"hpo": "config_hpo.yml", "classic_nas": "config_classic_nas.yml"},
 }
@@ -130,7 +130,7 @@ REPORT = 15.0
 # Seconds of training an image on 2 CPU cores, from docs/results.md: the mean of the networks of hpo's search space, a
 # network of stage 2, a step of the published search and retrain.
 SECONDS_AN_IMAGE = {"hpo": 0.030, "classic_nas": 0.012, "darts": 0.083, "retrain": 0.085}
-TWO_NETWORKS = 0.005  # the same for hpo in config_demo.yml, whose networks are small
+TWO_NETWORKS = 0.005  # the same for hpo in journey/config_demo.yml, whose networks are small
 
 
 def cores_seconds(budget: str, stage: str, settings: dict[str, Any], images: int) -> float:

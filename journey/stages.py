@@ -7,6 +7,7 @@ Results that were made with other pictures or settings raise ValueError: they ar
 
 import contextlib
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,12 +18,12 @@ from config import command_line, identity, merge
 from files import read_json
 from guard import experiment_file, manager, results
 from guard.manager import Experiment
+from guard.moved import renamed
 from guard.results import read_object
 from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
-TUNER = "{codeDirectory: guard, className: tuners.TPE, classArgs: {optimize_mode: maximize, seed: %d}}"
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
 OURS = ("data", "data_dir", "seed", "runs_dir", "name", "resume", "hpo_best", "genotype", *PLACES[:2])
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +108,9 @@ class ExperimentStage(Stage):
     def overrides(self) -> dict[str, str]:
         """Keys of the experiment's file and their values."""
         seed = self.plan.seed + 1  # 1 is that of the files
-        tuner = {"tuner": TUNER % seed} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
+        tpe = {"codeDirectory": str(ROOT / "guard"), "className": "tuners.TPE",
+               "classArgs": {"optimize_mode": "maximize", "seed": seed}}
+        tuner = {"tuner": json.dumps(tpe)} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
         keys = {key: value for key, value in self.given.items() if not is_training(self.name, key)}
         trial = shlex.join(["python", f"{self.name}_trial.py", *self.words(self.settings())])
         given = {"trialCommand": trial, "experimentWorkingDirectory": self.home, **tuner, **keys}
@@ -168,7 +171,7 @@ class ExperimentStage(Stage):
         return FINISHED if best.get("finished") and best.get("experiment") == found.id else BEGUN
 
     def _assert_wanted(self, state: results.Results) -> None:
-        made, wanted = experiment_file.read_yaml(self.folder / "config.yml"), self.config()
+        made, wanted = renamed(experiment_file.read_yaml(self.folder / "config.yml")), self.config()
         assert_same(self.folder, *(self.computes(shlex.split(one["trialCommand"])[2:]) for one in (made, wanted)))
         assert_same(self.folder, made, {key: value for key, value in wanted.items() if key not in PLACES})
         for trial in state.trials:

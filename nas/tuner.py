@@ -30,6 +30,7 @@ from nni.tuner import Tuner
 from nni.utils import extract_scalar_reward
 
 from files import read_json, write_json
+from guard.moved import renamed
 from guard.tuners import never_begun
 from nas.ranking import Choices, Key, expect, normal_ranks
 
@@ -154,7 +155,7 @@ class EvolutionTuner(Tuner):
         choices, known = Choices(self.space), {key for key, _ in self.results}
         samples = [choices.sample(key) for key in self.seen if key not in known]
         self.lost = [choices.key(sample) for sample in never_begun(file.parent, samples)]
-        if state["score"] == self.score:
+        if renamed(state["score"]) == renamed(self.score):
             self.scores = {tuple(key): score for key, score in state["scores"]}
 
     def _record(self, key: Key, value: Any, job: str | None) -> None:

@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).parent.parent
 
 
-START_NNI = re.compile(r"test_(experiment|nas_tuner|webui)\.py|test_pipeline\.py::test_(ten_kills|interrupt)_"
+START_NNI = re.compile(r"(test_experiment|nas/test_tuner|test_webui)\.py|test_pipeline\.py::test_(ten_kills|interrupt)_"
                        r"|test_readme\.py::test_command\[(python experiment|make demo|NODE_OPTIONS)")
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
 
 import classic_nas_trial
+from conftest import ROOT
 from models.mobilenet_space.space import BASELINE, build, count_macs, count_parameters, smallest
 from pictures import dataset
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
 
 import darts_search
+from conftest import ROOT
 from models.darts.genotype import Genotype, load_genotype
 
 TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",

@@ -8,9 +8,9 @@ import sys
 import nni
 import pytest
 import torch
-from conftest import ROOT
 
 import hpo_trial
+from conftest import ROOT
 
 SMALL = ["--model", "shufflenetg2", "--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32"]
 

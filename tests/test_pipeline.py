@@ -21,11 +21,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT
-from test_results import Fake
 
 import pipeline
 from config import command_line, identity, merge
+from conftest import ROOT
+from fake_experiment import Fake
 from files import write_json
 from guard import manager
 from guard.manager import Experiment
@@ -93,7 +93,7 @@ def test_options_reach_the_stages(tmp_path: Path, capsys: pytest.CaptureFixture)
                        "darts.lr=0.5", "hpo.trialConcurrency=2", "--set", "retrain.compile=true")
     assert list(commands) == ["hpo", "classic_nas", "darts", "retrain"]
     hpo, nas = (options(commands[stage], "--set") for stage in ("hpo", "classic_nas"))
-    assert (hpo["trialConcurrency"], nas["tuner.classArgs.seed"], "seed: 6" in hpo["tuner"]) == ("2", "6", True)
+    assert (hpo["trialConcurrency"], nas["tuner.classArgs.seed"], '"seed": 6' in hpo["tuner"]) == ("2", "6", True)
     assert f"--data {tmp_path / 'pictures'} " in hpo["trialCommand"] and "--seed 5" in hpo["trialCommand"]
     trial = command_line(budgets.SETTINGS["classic_nas"], shlex.split(nas["trialCommand"])[2:], "")
     assert trial["max_params"] == 3217226 - 7 * 1025  # MobileNet for 3 classes

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import psutil
 import pytest
-import small_models
 import torch
-from conftest import ROOT
 from PIL import Image, ImageOps
 
 import predict
+import small_models
+from conftest import ROOT
 from pictures.decoding import AHEAD, Decoder, find_pictures, read_picture
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import small_models
 import yaml
-from conftest import ROOT
 from PIL import Image
+
+import small_models
+from conftest import ROOT
 from test_pipeline import TINY as TINY_STAGES
 
 README = (ROOT / "README.md").read_text()

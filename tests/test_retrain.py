@@ -12,11 +12,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 import retrain
 from artifacts.model_file import load_model
 from config import RetrainConfig
+from conftest import ROOT
 from models.darts.genotype import load_genotype
 from pictures import dataset
 from training import loop

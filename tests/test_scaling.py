@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 import yaml
-from conftest import ROOT
 
 import config
+from conftest import ROOT
 from guard import trial_check
 from guard.preflight import check, load_config
 

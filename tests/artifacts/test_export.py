@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import small_models
 import torch
 from PIL import Image
 
 import predict
+import small_models
 from artifacts import export
 from models import MODELS
 

@@ -6,9 +6,9 @@ import os
 import re
 
 import pytest
-import small_models
 import torch
 
+import small_models
 from artifacts.model_card import LICENCES, write_model_card
 
 RESULT = {

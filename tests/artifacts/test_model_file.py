@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 import pytest
-import small_models
 import torch
-from conftest import ROOT
 
 import classic_nas_trial
 import hpo_trial
+import small_models
 from artifacts.model_file import build_network, load_model, save_model
+from conftest import ROOT
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from models.mobilenet_space.space import BASELINE

@@ -171,7 +171,7 @@ BAD = [  # changes to the shipped experiment, the check that must fail, words of
     ({"trialCommand": ""}, "trial command", "must be one command"),
     ({"trialCommand": "pyhton hpo_trial.py"}, "trial command", "pyhton not an executable"),
     ({"trialCommand": "python hpo_tral.py"}, "trial command", "hpo_tral.py does not exist"),
-    ({"trialCommand": "python -u -m hpo.trial"}, "trial command", "training/trial.py does not exist"),
+    ({"trialCommand": "python -u -m hpo.trial"}, "trial command", "trial.py does not exist"),
     ({"trialCodeDirectory": "nowhere"}, "trial command", "trialCodeDirectory nowhere no such folder"),
     ({"trialGpuNumber": 1}, "GPUs", "useActiveGpu true"),
     (

@@ -9,61 +9,8 @@ from pathlib import Path
 import pytest
 
 import experiment
+from fake_experiment import PARAMETERS, Fake
 from guard import results, results_view
-
-PARAMETERS = {0: {"lr": 0.1, "model": "vgg"}, 1: {"lr": 0.01, "model": "vgg"}, 2: {"lr": 0.001, "model": "dpn92"}}
-
-
-class Fake:
-    """An experiment's folder, filled step by step; the clock advances one second a line."""
-
-    def __init__(self, folder: Path, mode: str = "maximize") -> None:
-        self.folder, self.clock, self.log = folder, 1_000_000_000_000, []
-        (folder / "db").mkdir(parents=True)
-        (folder / "log").mkdir()
-        self.database = sqlite3.connect(folder / "db" / "nni.sqlite")
-        self.database.executescript(
-            "create table TrialJobEvent (timestamp integer, trialJobId text, event text, data text,"
-            " logPath text, sequenceId integer, message text, environmentId text);"
-            "create table MetricData (timestamp integer, trialJobId text, parameterId text, type text,"
-            " sequence integer, data text);"
-            "create table ExperimentProfile (params text, id text, execDuration integer, startTime integer,"
-            " endTime integer, logDir text, nextSequenceId integer, revision integer);")
-        settings = {"experimentName": "hpo", "searchSpace": {"lr": {}, "model": {}}, "maxTrialNumber": 9,
-                    "tuner": {"name": "TPE", "classArgs": {"optimize_mode": mode}}}
-        self.database.execute("insert into ExperimentProfile values (?,?,0,0,0,'',0,1)", (json.dumps(settings), "abc"))
-
-    def trial_folder(self, trial: str) -> Path:
-        folder = self.folder / "environments" / "local-env" / "trials" / trial
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def event(self, trial: str, event: str, parameter_id: int | None = None, parameters: dict | None = None) -> None:
-        self.clock += 1000
-        data = None
-        if parameter_id is not None:
-            data = json.dumps({"parameter_id": parameter_id, "parameters": parameters or PARAMETERS[parameter_id]})
-        self.database.execute("insert into TrialJobEvent values (?,?,?,?,?,0,null,'local-env')",
-                              (self.clock, trial, event, data, str(self.trial_folder(trial))))
-
-    def metric(self, trial: str, parameter_id: int, value: object, kind: str = "FINAL", sequence: int = 0) -> None:
-        self.clock += 1000
-        self.database.execute("insert into MetricData values (?,?,?,?,?,?)",
-                              (self.clock, trial, str(parameter_id), kind, sequence, json.dumps(json.dumps(value))))
-
-    def trial(self, trial: str, parameter_id: int, value: object, end: str = "SUCCEEDED") -> None:
-        self.event(trial, "RUNNING", parameter_id)
-        self.metric(trial, parameter_id, value)
-        self.event(trial, end)
-
-    def load(self, alive: bool = False) -> results.Results:
-        self.database.commit()
-        (self.folder / "log" / "nnimanager.log").write_text("\n".join(["[now] INFO (main) Start", *self.log]))
-        return results.load(self.folder, alive)
-
-    def one(self, alive: bool = False) -> results.Trial:
-        (trial,) = self.load(alive).trials
-        return trial
 
 
 @pytest.fixture
@@ -87,7 +34,7 @@ def test_log_gives_parameters_of_a_trial_without_metrics(fake: Fake) -> None:
     fake.event("A", "FAILED")
     packed = json.dumps({"parameter_id": 1, "parameters": PARAMETERS[1]})
     fake.log.append(f"[now] INFO (LocalV3.local) Trial parameter: A {packed}")
-    (fake.trial_folder("A") / "training.loop.trial.stderr").write_text("Traceback\n  File\nValueError: broken\n\n")
+    (fake.trial_folder("A") / "trial.stderr").write_text("Traceback\n  File\nValueError: broken\n\n")
     trial = fake.one()
     assert (trial.state, trial.parameters, trial.note) == ("FAILED", PARAMETERS[1], "ValueError: broken")
 
@@ -273,7 +220,7 @@ def test_command_without_a_best_trial(fake: Fake, tmp_path: Path, monkeypatch: p
                                       capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     fake.trial("A", 0, 0.5, "FAILED")
-    (fake.trial_folder("A") / "training.loop.trial.stderr").write_text("ValueError: no\n")
+    (fake.trial_folder("A") / "trial.stderr").write_text("ValueError: no\n")
     fake.load()
     assert experiment.main(["results", str(fake.folder), "--out", str(tmp_path / "out")]) == 1
     assert "failed: 1 of 1 trials FAILED; A: ValueError: no" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 import yaml
+
 from conftest import ROOT
 
 CHROMIUM = shutil.which("chromium")
@@ -39,7 +40,7 @@ def run_experiment(folder, config, *arguments):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory, digits_dir):
     trial = f"trialCommand=python hpo_trial.py {TINY} --data-dir {digits_dir}"
-    with run_experiment(tmp_path_factory.mktemp("hpo"), "config_demo.yml", "--set", trial,
+    with run_experiment(tmp_path_factory.mktemp("hpo"), "journey/config_demo.yml", "--set", trial,
                         "--set", "maxTrialNumber=3") as found:
         yield found
 
@@ -48,9 +49,10 @@ def experiment(tmp_path_factory, digits_dir):
 def nas_experiment(tmp_path_factory, digits_dir):
     """With our own tuner, by the quickest score."""
     trial = f"trialCommand=python classic_nas_trial.py {TINY} --data-dir {digits_dir} --max-params 3217226"
-    tuner = yaml.safe_load((ROOT / "config_demo_nas.yml").read_text())["tuner"]
+    tuner = yaml.safe_load((ROOT / "journey/config_demo_nas.yml").read_text())["tuner"]
+    tuner["codeDirectory"] = str(ROOT)
     tuner["classArgs"]["score"] = "nas.scores.macs"
-    with run_experiment(tmp_path_factory.mktemp("nas"), "config_demo_nas.yml", "--set", trial,
+    with run_experiment(tmp_path_factory.mktemp("nas"), "journey/config_demo_nas.yml", "--set", trial,
                         "--set", f"tuner={json.dumps(tuner)}", "--set", "maxTrialNumber=2") as found:
         yield found
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import nn
 
+from conftest import ROOT
 from models import MobileNetSpace, build_model
 from models.mobilenet_space import space
 from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips

@@ -3,12 +3,12 @@
 import copy
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import ROOT
 from models import MODELS, build_model
 from models.zoo.densenet import DenseLayer
 from models.zoo.dpn import DualPathBlock, Stage
@@ -16,7 +16,7 @@ from models.zoo.resnet import BasicBlock
 from models.zoo.senet import PreActivationBlock
 from models.zoo.shufflenet import ShuffleUnit, channel_shuffle
 
-SEARCH_SPACE = Path(__file__).parent.parent / "search_space.json"
+SEARCH_SPACE = ROOT / "search_space.json"
 
 # name: (parameters at 10 classes, channels and size of the last feature map)
 EXPECTED = {

@@ -16,14 +16,14 @@ import nni
 import numpy as np
 import pytest
 import yaml
-from test_experiment import TESTS, Site, read_csv, site  # noqa: F401
 
 from benchmarks import tuner_replay
 from config import ClassicNasConfig, command_line
 from guard import results, watchdog
-from nas import tuner
+from nas import tuner as nas_tuner
 from nas.ranking import NOISE, TRUST, expect, kernel, normal_ranks
 from nas.tuner import EvolutionTuner
+from test_experiment import TESTS, Site, read_csv, site  # noqa: F401
 
 SPACE = {f"c{i}": {"_type": "choice", "_value": ["a", "b", "c", "d"]} for i in range(6)}
 SMALL = {"x": {"_type": "choice", "_value": [1, 2, 3]}, "y": {"_type": "choice", "_value": [True, "z"]}}
@@ -353,7 +353,7 @@ def test_scores_of_another_score_are_not_used(folder: Path) -> None:
 
 def test_full_disk_does_not_end_the_search(folder: Path, monkeypatch: pytest.MonkeyPatch,
                                            caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(tuner, "write_json", lambda path, state: os.stat("/nosuch"))
+    monkeypatch.setattr(nas_tuner, "write_json", lambda path, state: os.stat("/nosuch"))
     drive(make(), 2)
     assert "the tuner's state is not saved" in caplog.text
 
@@ -423,13 +423,14 @@ def test_replay_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 # ---- the shipped experiments
 
 
-@pytest.mark.parametrize("file", ["config_classic_nas.yml", "config_demo_nas.yml"])
+@pytest.mark.parametrize("file", ["config_classic_nas.yml", "journey/config_demo_nas.yml"])
 def test_shipped_experiments_name_what_there_is(file: str) -> None:
     config = yaml.safe_load((TESTS.parent / file).read_text())
+    assert ((TESTS.parent / file).parent / config["tuner"]["codeDirectory"]).resolve() == TESTS.parent
     tuner = EvolutionTuner(**config["tuner"]["classArgs"])
-    tuner.update_search_space(json.loads((TESTS.parent / config["searchSpaceFile"]).read_text()))
+    tuner.update_search_space(json.loads(((TESTS.parent / file).parent / config["searchSpaceFile"]).read_text()))
     mobilenet = {label: values[0] for label, values in tuner.choices.options.items()}
-    assert math.isfinite(tuner.load(tuner.score)(mobilenet)) and tuner.load(tuner.limit)(mobilenet)
+    assert math.isfinite(nas_tuner.load(tuner.score)(mobilenet)) and nas_tuner.load(tuner.limit)(mobilenet)
     command = config["trialCommand"].split()
     script, settings = command[1], command_line(ClassicNasConfig, command[2:], "")
     assert script == "classic_nas_trial.py" and settings["max_params"] == 3217226

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from PIL import Image
-from test_results import Fake
 
 import experiment
+from fake_experiment import Fake
 from guard import results
 from models.mobilenet_space.choices import BLOCKS, skips
 from models.mobilenet_space.space import BASELINE, choices, count_parameters

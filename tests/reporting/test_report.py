@@ -13,12 +13,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
-from small_models import CLASSES, GENOTYPE, write
-from test_results import Fake
 
 import report
+from conftest import ROOT
+from fake_experiment import Fake
 from guard.results import Results, Trial
 from guard.results_view import write_best, write_csv
 from models.darts.genotype import EDGES, OPERATIONS, Genotype
@@ -30,6 +29,7 @@ from reporting.parameter_plots import Scale, telling
 from reporting.sections import chosen
 from reporting.stages import plain_mobilenet
 from reporting.words import data_name, network
+from small_models import CLASSES, GENOTYPE, write
 
 CHROMIUM = shutil.which("chromium")
 VERSIONS = {"python": "3.11", "torch": "2.11"}

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.darts.depthwise import DepthwiseConv2d
+from training import stopping
 from training.checkpoints import load_checkpoint
 from training.hardware import pick_device, pick_dtype
-from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, stopping, train_step
+from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
 from training.stopping import DeferredSignals
 
 
@@ -79,7 +80,7 @@ def test_cuda_where_there_is_none():
 def test_automatic_precision_is_a_function_of_hardware_and_network(monkeypatch):
     depthwise, cpu = nn.Conv2d(8, 8, 3, groups=8), torch.device("cpu")
     for has_bf16, plain in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("training.loop.hardware._cpu_has_bf16", lambda value=has_bf16: value)
+        monkeypatch.setattr("training.hardware._cpu_has_bf16", lambda value=has_bf16: value)
         assert pick_dtype("auto", cpu, network()) == plain
         assert pick_dtype("auto", cpu, depthwise) == torch.float32
         assert pick_dtype("auto", cpu, DepthwiseConv2d(8, 3)) == plain  # whose gradients are our own

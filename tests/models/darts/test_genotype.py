@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from models.darts.genotype import (
     CHOSEN,
     EDGES,

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 from torch.nn import functional
 
+from conftest import ROOT
 from models.darts.cells import StackedCells
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, load_genotype
 from models.darts.network import DartsNetwork
