@@ -38,9 +38,9 @@ from guard import manager, preflight
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
+from pictures.known import DATASETS
 from training.stopping import Signals
 
-KNOWN = {"cifar10": (50_000, 10), "digits": (1_437, 10)}  # training images and classes
 LOW_DISK = 200e6  # bytes
 AnyStage = ExperimentStage | RunStage | ReportStage
 
@@ -78,7 +78,7 @@ def run(argv: list[str]) -> int:
 def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
     """The stages that are wanted, in order, with their settings."""
     given, wanted = overrides(config.set), config.stages or STAGES
-    data = config.data if config.data in KNOWN else place(config.data)
+    data = config.data if config.data in DATASETS else place(config.data)
     data_dir = place(config.data_dir)
     checksum, classes, images = ("", *counted(data)) if config.dry_run else loaded(data, data_dir)
     after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
@@ -110,10 +110,11 @@ def loaded(data: str, data_dir: str) -> tuple[str, int, int]:
 
 def counted(data: str) -> tuple[int, int]:
     """Classes and training images, without reading or downloading any."""
-    if data in KNOWN:
-        return KNOWN[data][::-1]
+    if data in DATASETS:
+        return DATASETS[data].classes, DATASETS[data].images
     if not Path(data, "train").is_dir():
-        raise ValueError(f"data = {data!r}: no such folder; allowed: cifar10, digits, a folder with train/ and test/")
+        raise ValueError(f"data = {data!r}: no such folder; allowed: {', '.join(DATASETS)}, a folder with train/ "
+                         "and test/")
     return len(list(Path(data, "train").glob("[!.]*/"))), len(list(Path(data, "train").glob("[!.]*/[!.]*")))
 
 
@@ -216,7 +217,7 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
     if (page := runs / "report.html").exists():
         print(f"report:      {page}")
     if model:
-        pictures = "FOLDER" if data in KNOWN else shlex.quote(f"{data}/test")
+        pictures = "FOLDER" if data in DATASETS else shlex.quote(f"{data}/test")
         print(f"try:         python predict.py --model {runs / 'model.pt'} --images {pictures}")
 
 

@@ -19,7 +19,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from config import PredictConfig, command_line, merge, run_script
 from files import atomic_write
-from pictures.decoding import Decoded, Decoder, find_pictures
+from pictures import SIDE
+from pictures.decoding import Decoded, Decoder
+from pictures.folders import find_pictures
+from pictures.known import mirrored_in
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np
@@ -27,7 +30,6 @@ if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
 
     from artifacts.model_file import TrainedModel
 
-SIDE = 32  # pixels, of the pictures that all networks take
 VERIFIED = 256  # pictures of --images that an export is verified on
 PIECE = 32  # pictures a forward pass on a CPU, whose caches hold their feature maps; those of 256 they do not
 
@@ -93,7 +95,7 @@ def predict(config: PredictConfig, count: int) -> int:
 def never_mirrored(facts: Mapping[str, Any]) -> bool:
     """As far as the facts of the model file tell; `auto` is what data.training_batches makes of it."""
     flip, data = (facts.get("config") or {}).get("flip"), (facts.get("data") or {}).get("name")
-    return flip == "off" or (flip in ("auto", None) and data == "digits")
+    return flip == "off" or (flip in ("auto", None) and not mirrored_in(data))
 
 
 def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[["np.ndarray"], "np.ndarray"]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from artifacts.model_file import TrainedModel
 from files import atomic_write
-from pictures.augmentation import SIDE, words
+from pictures import SIDE
+from pictures.augmentation import words
 
 BATCHES = (1, 7, 32)  # sizes of the batches that an export is verified on
 Runner = Callable[[np.ndarray], np.ndarray]  # pictures -> logits

@@ -12,19 +12,13 @@ from typing import Any
 
 from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
+from pictures.known import DATASETS
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
 RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
           "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision",
           "seed")
-LICENCES = {
-    "cifar10": "CIFAR-10 (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images). Its authors state "
-               "no licence; the pictures were collected from the web. Whether a use is allowed is for the user to "
-               "find out.",
-    "digits": "Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998, UCI Machine Learning Repository), "
-              "in the copy that scikit-learn ships; CC BY 4.0: name the source.",
-}
 OWN_LICENCE = "A folder of the user's own pictures: their licence is the user's to know and to state."
 LIMITS = (
     "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",
@@ -62,7 +56,8 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
         "checksum (sha256 of all pixels and labels)": data.get("checksum"),
         **{key.replace("_", " "): value for key, value in data.items() if key not in ("name", "checksum", "classes")}})
     name = data.get("name")
-    licence = LICENCES.get(name, OWN_LICENCE) if name else f"Licence of the data set: {UNKNOWN}, as is the data set."
+    licence = (DATASETS[name].licence if name in DATASETS else
+               OWN_LICENCE if name else f"Licence of the data set: {UNKNOWN}, as is the data set.")
     yield from (licence, "", "## Recipe", "")
     yield from table({key: config[key] for key in RECIPE if key in config} or {"settings": None})
     yield from ("## Figures", "")

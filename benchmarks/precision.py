@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.measure import at_least, environment, parser, publish, save, spread, take_turns
 from config import run_script
 from models import MODELS, build_model
-from pictures.augmentation import SIDE
+from pictures import SIDE
 from training.hardware import pick_device, pick_dtype
 from training.loop import build_optimizer, set_seed, train_step
 

@@ -17,9 +17,11 @@ from benchmarks.measure import at_least, environment, parser, publish, ratio, sa
 from benchmarks.memory import in_fresh_process
 from config import run_script
 from models import MODELS, build_model
+from pictures import SIDE
 from pictures.augmentation import Normalization
-from pictures.decoding import Decoder, find_pictures
-from predict import PIECE, SIDE, classifier, lines
+from pictures.decoding import Decoder
+from pictures.folders import find_pictures
+from predict import PIECE, classifier, lines
 from training.hardware import pick_device, pick_dtype
 from training.loop import set_seed
 

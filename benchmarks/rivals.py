@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pictures.augmentation import SIDE
+from pictures import SIDE
 from pictures.dataset import Batches, Pictures, training_batches
 
 PADDING = 4  # pixels, of the random crop

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pictures import autoaugment
-
-SIDE = 32  # pixels
+from pictures import SIDE, autoaugment
 
 
 def words(images: Tensor) -> Tensor:

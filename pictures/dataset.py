@@ -1,4 +1,4 @@
-"""Pictures: data sets, packed cache, stratified split, and loaders.
+"""The packed cache of a data set, and batches of it.
 
 A data set is decoded once into a memory-mapped cache and from then on is a tensor that lives where the model is.
 """
@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from files import read_json, write_json
-from pictures.augmentation import SIDE, Augmentation, Draws, Normalization, words
-from pictures.decoding import read_picture
+from pictures import SIDE, folders
+from pictures.augmentation import Augmentation, Draws, Normalization, words
+from pictures.known import DATASETS, Split, mirrored_in
+from pictures.split import everything, split
 
 FORMAT = 2  # of the cache; another number makes old caches be rebuilt
 
@@ -64,86 +63,16 @@ def load(data: str, data_dir: str | os.PathLike) -> Pictures:
     return pictures
 
 
-Split = tuple[np.ndarray, np.ndarray]  # images (N, 32, 32, 4) uint8 with an empty fourth channel, labels (N,)
-Source = Callable[[], tuple[list[str], Split, Split]]  # class names, train, test
-
-
-def _source(data: str, data_dir: Path) -> tuple[Source, str]:
-    """What reads data set `data`, and the name of its cache."""
-    if data == "cifar10":
-        return lambda: _read_cifar10(data_dir), "cifar10"
-    if data == "digits":
-        return _read_digits, "digits"
+def _source(data: str, data_dir: Path) -> tuple[Callable[[], tuple[list[str], Split, Split]], str]:
+    """What reads data set `data`, class names, training and test data, and the name of its cache."""
+    if data in DATASETS:
+        return lambda: DATASETS[data].read(data_dir), data
     root = Path(data)
     if not root.is_dir():
-        raise ValueError(f"data = {data!r}: no such folder; allowed: cifar10, digits, a folder with train/ and test/")
-    listing = _list_folder(root)
-    # A changed, added or removed file makes another key, hence a fresh cache.
-    files = [(f.path, f.stat().st_size, f.stat().st_mtime_ns) for files in listing.values() for f in files]
-    digest = hashlib.sha256(repr((str(root.resolve()), files)).encode()).hexdigest()
-    return lambda: _read_folder(root, listing), f"{root.resolve().name}-{digest[:16]}"
-
-
-def _read_cifar10(data_dir: Path) -> tuple[list[str], Split, Split]:
-    from torchvision.datasets import CIFAR10  # slow to import, and needed only to pack
-
-    try:
-        train, test = (CIFAR10(data_dir, train=train, download=True) for train in (True, False))
-    except RuntimeError as error:  # a checksum that does not match
-        raise ValueError(f"data = cifar10: {error}") from None
-    except OSError as error:
-        raise OSError(f"data = cifar10: the download failed ({error}); offline, put cifar-10-python.tar.gz into "
-                      f"{data_dir} or give a folder of pictures as data") from None
-    return train.classes, *((_four_channels(part.data), np.array(part.targets)) for part in (train, test))
-
-
-def _read_digits() -> tuple[list[str], Split, Split]:
-    """scikit-learn's 1797 scanned digits of 8x8 pixels, enlarged; every fifth or so is held out for the test."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in digits.images]
-    rgb = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB") for image in grey]
-    images, labels = _four_channels(np.stack([np.asarray(image) for image in rgb])), digits.target
-    order = stratified_order(labels, seed=0)
-    test, train = np.sort(order[:360]), np.sort(order[360:])
-    return [str(name) for name in digits.target_names], (images[train], labels[train]), (images[test], labels[test])
-
-
-def _list_folder(root: Path) -> dict[str, list[os.DirEntry]]:
-    """The files of root/train/<class>/* and root/test/<class>/*, sorted; hidden files do not count."""
-    listing = {}
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise ValueError(f"data = {root}: no folder {split}/; wanted: train/<class>/* and test/<class>/*")
-        files = [file for folder in os.scandir(root / split) if folder.is_dir() and folder.name[0] != "."
-                 for file in os.scandir(folder) if file.is_file() and file.name[0] != "."]
-        listing[split] = sorted(files, key=lambda file: file.path)
-    train, test = ({_class_of(file) for file in files} for files in listing.values())
-    if len(train) < 2:
-        raise ValueError(f"data = {root}: {len(train)} classes with pictures in train/; at least 2 are needed")
-    if train != test:
-        lacking, name = ("test", min(train - test)) if train - test else ("train", min(test - train))
-        raise ValueError(f"data = {root}: class {name!r} has no pictures in {lacking}/; both need the same classes")
-    return listing
-
-
-def _class_of(file: os.DirEntry) -> str:
-    return os.path.basename(os.path.dirname(file.path))
-
-
-def _read_folder(root: Path, listing: dict[str, list[os.DirEntry]]) -> tuple[list[str], Split, Split]:
-    classes = sorted({_class_of(file) for file in listing["train"]})
-    splits = []
-    for split, files in listing.items():
-        images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(lambda file: read_picture(file.path, SIDE), files)
-            bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, disable=None)
-            for i, image in enumerate(bar):
-                images[i, :, :, :3] = image
-        splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))
-    return classes, *splits
+        raise ValueError(f"data = {data!r}: no such folder; allowed: {', '.join(DATASETS)}, a folder with train/ and "
+                         "test/")
+    files = folders.listing(root)
+    return lambda: folders.read(root, files), f"{root.resolve().name}-{folders.fingerprint(root, files)}"
 
 
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
@@ -172,11 +101,6 @@ def _pack(cache: Path, name: str, classes: list[str], train: Split, test: Split)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _four_channels(images: np.ndarray) -> np.ndarray:
-    """(N, 32, 32, 3) -> (N, 32, 32, 4): one 32-bit word a pixel."""
-    return np.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
-
-
 def _moments(images: np.ndarray) -> np.ndarray:
     """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
     moments = np.empty((len(images), 2, 3), np.int64)
@@ -202,43 +126,6 @@ def _open_cache(cache: Path) -> Pictures | None:
     # Mode c (copy on write) shares the pages of the file between processes and gives torch writable memory.
     arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
     return Pictures(meta["name"], meta["checksum"], tuple(meta["classes"]), **arrays)
-
-
-# ---- split
-
-
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random order of all indices in which every stretch holds the classes in their proportions (to within one).
-
-    Each image gets a random rank within its class; images are sorted by rank over class size.
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    rank = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return shuffled[np.argsort(rank[shuffled], kind="stable")]
-
-
-def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint, stratified indices (train, validation) into the training data; sizes as in TrainingConfig."""
-    n, classes = len(labels), len(np.unique(labels))
-    val_size = val_size or n // 10
-    train_size = train_size or n - val_size
-    for key, size in (("val_size", val_size), ("train_size", train_size)):
-        if size < classes:
-            raise ValueError(f"{key} = {size}: must be at least {classes}, one image a class")
-    if val_size + train_size > n:
-        raise ValueError(f"train_size = {train_size} and val_size = {val_size}: at most {n} together")
-    order = stratified_order(labels, seed)
-    return order[val_size : val_size + train_size], order[:val_size]
-
-
-def everything(labels: np.ndarray, train_size: int, seed: int) -> np.ndarray:
-    """Stratified indices of all training data, or of `train_size` of them, without validation."""
-    if train_size > len(labels):
-        raise ValueError(f"train_size = {train_size}: at most {len(labels)}, as many as there are")
-    return stratified_order(labels, seed)[: train_size or len(labels)]
 
 
 # ---- batches
@@ -307,7 +194,7 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device)
-    mirrored = flip == "on" or (flip == "auto" and pictures.name != "digits")  # a mirrored digit is no digit
+    mirrored = flip == "on" or (flip == "auto" and mirrored_in(pictures.name))
     augmentation = Augmentation(crop_padding, mirrored, cutout, augment)
     return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
                    None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, 256)))

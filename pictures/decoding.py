@@ -1,4 +1,4 @@
-"""Anybody's picture files: finding them, decoding one, and decoding many ahead of their use in worker processes.
+"""Anybody's picture files: decoding one, and decoding many ahead of their use in worker processes.
 
 Needs neither torch nor the network, so that a worker starts in a fraction of a second.
 """
@@ -50,23 +50,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def find_pictures(root: str) -> Iterator[str]:
-    """`root` itself if it is a file, else all files below it in the order of their names; hidden ones do not count.
-
-    Only one folder a level is held in memory. Links to folders are not followed: they may lead back up.
-    """
-    if not os.path.isdir(root):
-        yield root
-        return
-    with os.scandir(root) as entries:
-        listing = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-    for entry in listing:
-        if entry.is_dir(follow_symlinks=False):
-            yield from find_pictures(entry.path)
-        elif entry.is_file():
-            yield entry.path
 
 
 class Decoded(NamedTuple):

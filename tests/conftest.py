@@ -13,6 +13,8 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
+from training import trial
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -61,17 +63,21 @@ def call_trial(tmp_path, monkeypatch):
     def call(main, argv, tuner=None):
         told = {"asked": 0, "intermediate": [], "final": []}
 
-        def next_parameter():
+        def ask(whole=trial.ask):
             told["asked"] += 1
-            return tuner or {}
+            return whole()
 
-        monkeypatch.setattr(nni, "get_next_parameter", next_parameter)
+        monkeypatch.setattr(trial, "ask", ask)
+        handed = []  # by NNI: parameters to each trial once, and nothing to a command that runs alone
+        monkeypatch.setattr(nni, "get_next_parameter", lambda: handed.append(tuner) or tuner)
         monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
         monkeypatch.setattr(nni, "report_final_result", told["final"].append)
         if tuner is not None:
-            monkeypatch.setattr(nni, "get_experiment_id", lambda: "test")
+            monkeypatch.setenv("NNI_PLATFORM", "local")
             monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "nni"))
-        return main(argv), told
+        code = main(argv)
+        assert handed == ([] if tuner is None else [tuner])
+        return code, told
     return call
 
 

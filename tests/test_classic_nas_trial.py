@@ -9,6 +9,7 @@ import classic_nas_trial
 from conftest import ROOT
 from models.mobilenet_space.space import BASELINE, build, count_macs, count_parameters, smallest
 from pictures import dataset
+from pictures.split import split
 
 SMALL = ["--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32", "--epochs", "1"]
 CHEAP = {**BASELINE, **{label: "thin_dw3" for label in BASELINE if label.endswith("op")}, "block03_skip": "stem"}
@@ -103,7 +104,7 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
     model = build(CHEAP, 10).eval()
     model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
     pictures = dataset.load("digits", digits_dir)
-    train, _ = dataset.split(pictures.train_labels, 64, 32, 0)
+    train, _ = split(pictures.train_labels, 64, 32, 0)
     seen = torch.from_numpy(pictures.train_images[train][..., :3]).double() / 255
     mean, deviation = seen.mean((0, 1, 2)), seen.std((0, 1, 2), correction=0)
     images = (torch.from_numpy(pictures.test_images[..., :3]).double() / 255 - mean) / deviation

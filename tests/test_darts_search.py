@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import nni
 import pytest
 import torch
 
@@ -60,8 +61,8 @@ def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
     monkeypatch.setattr(darts_search.trial, "ask", lambda: {"seed": 3})
     monkeypatch.setattr(darts_search.trial, "under_nni", lambda: True)
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
-    monkeypatch.setattr(darts_search.trial.nni, "report_intermediate_result", reports["epochs"].append)
-    monkeypatch.setattr(darts_search.trial.nni, "report_final_result", reports["final"].append)
+    monkeypatch.setattr(nni, "report_intermediate_result", reports["epochs"].append)
+    monkeypatch.setattr(nni, "report_final_result", reports["final"].append)
     code, _ = search("--choice-epochs", "1", "--choice-channels", "4", "--choice-layers", "3")
     result = json.loads((tmp_path / "trial" / "result.json").read_text())
     assert code == 0 and len(reports["epochs"]) == 2

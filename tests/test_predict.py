@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 import predict
 import small_models
 from conftest import ROOT
-from pictures.decoding import AHEAD, Decoder, find_pictures, read_picture
+from pictures.decoding import AHEAD, Decoder, read_picture
+from pictures.folders import find_pictures
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),

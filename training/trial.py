@@ -1,17 +1,15 @@
 """What the trial scripts share: asking NNI for parameters, training in the run's folder, reporting what really ran.
 
-Every script also runs without NNI; then nothing is asked or reported, and the run's folder is runs/<stage>/<name>.
+Every script also runs alone, whether NNI is installed or not; then nothing is asked or reported, and the run's folder
+is runs/<stage>/<name>.
 """
 
 import os
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import nni
 
 from config import TrainingConfig, identity
 
@@ -22,19 +20,22 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     from training.loop import FitResult
 
 
+def under_nni() -> bool:
+    """Whether this process is a trial; known without importing nni, which need not be there."""
+    return "NNI_PLATFORM" in os.environ
+
+
 def ask() -> dict[str, Any]:
     """The tuner's parameters, {} without NNI. To be called exactly once, before anything slow or able to fail.
 
     NNI hands parameters out in the order of asking: a trial that dies before it asked, or asks twice, shifts the
     parameters of all trials after it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # without NNI it returns {} and warns
-        return nni.get_next_parameter()
+    if not under_nni():
+        return {}
+    import nni
 
-
-def under_nni() -> bool:
-    return nni.get_experiment_id() != "STANDALONE"
+    return nni.get_next_parameter()
 
 
 def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
@@ -47,12 +48,16 @@ def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
 def report_epoch(metric: float) -> None:
     """Tell NNI the metric after an epoch."""
     if under_nni():
+        import nni
+
         nni.report_intermediate_result(metric)
 
 
 def report(metric: float, facts: Mapping[str, float], ran: Mapping[str, Any]) -> None:
     """Tell NNI the final metric, with `ran`: its own record of the parameters may be wrong."""
     if under_nni():
+        import nni
+
         nni.report_final_result({"default": metric, **facts, **{f"run.{key}": value for key, value in ran.items()}})
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import small_models
-from artifacts.model_card import LICENCES, write_model_card
+from artifacts.model_card import write_model_card
+from pictures.known import DATASETS
 
 RESULT = {
     "stage": "retrain", "value": 0.9, "diverged": False, "last": {"epoch": 7, "val_accuracy": 0.9125, "val_loss": 0.25},
@@ -48,7 +49,7 @@ def test_facts_come_from_the_result(folder):
     assert found["last: epoch"] == "7" and found["last: val accuracy"] == "0.9125" and found["last: val loss"] == "0.25"
     assert found["best: val accuracy"] == "0.925" and found["test: accuracy"] == "0.8875"
     assert found["commit"] == "abc123" and found["hardware"] == r"A \| B" and "runs_dir" not in found
-    assert LICENCES["cifar10"] in (folder / "MODEL_CARD.md").read_text()
+    assert DATASETS["cifar10"].licence in (folder / "MODEL_CARD.md").read_text()
 
 
 def test_every_model_file_has_its_code_and_a_checkpoint_none(folder):

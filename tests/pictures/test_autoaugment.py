@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment
 
-from pictures import autoaugment
-from pictures.augmentation import SIDE, Augmentation, channels, words
+from pictures import SIDE, autoaugment
+from pictures.augmentation import Augmentation, channels, words
 from pictures.autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength
 
 GREY = (128, 128, 128)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from pictures import dataset
+from pictures import split as splits
 from pictures.augmentation import Augmentation, Normalization, channels, words
 
 
@@ -174,13 +175,13 @@ def test_cifar10_as_pictures(cifar10_dir, tmp_path_factory):
 
 def test_split_is_disjoint_stratified_and_stable():
     labels = np.repeat(np.arange(5), [500, 300, 100, 60, 40])
-    train, val = dataset.split(labels, 0, 0, seed=3)
+    train, val = splits.split(labels, 0, 0, seed=3)
     assert len(val) == 100 and len(train) == 900 and not set(train) & set(val)
     assert np.bincount(labels[val]).tolist() == [50, 30, 10, 6, 4]
-    again = dataset.split(labels, 0, 0, seed=3)
+    again = splits.split(labels, 0, 0, seed=3)
     assert np.array_equal(train, again[0]) and np.array_equal(val, again[1])
-    assert not np.array_equal(val, dataset.split(labels, 0, 0, seed=4)[1])
-    small, _ = dataset.split(labels, 100, 100, seed=3)
+    assert not np.array_equal(val, splits.split(labels, 0, 0, seed=4)[1])
+    small, _ = splits.split(labels, 100, 100, seed=3)
     assert len(small) == 100 and np.abs(np.bincount(labels[small]) - [50, 30, 10, 6, 4]).max() <= 1
 
 
@@ -188,7 +189,7 @@ def test_split_is_disjoint_stratified_and_stable():
     ("train_size", "val_size", "words"), [(95, 10, "at most 100"), (3, 0, "at least 4"), (0, 2, "at least 4")])
 def test_impossible_splits_are_refused(train_size, val_size, words):
     with pytest.raises(ValueError, match=words):
-        dataset.split(np.arange(100) % 4, train_size, val_size, seed=0)
+        splits.split(np.arange(100) % 4, train_size, val_size, seed=0)
 
 
 # ---- batches
@@ -242,7 +243,7 @@ def test_draws_are_independent_and_uniform():
 
 def test_statistics_are_those_of_the_training_split(digits_dir):
     pictures = dataset.load("digits", digits_dir)
-    train, _ = dataset.split(pictures.train_labels, 0, 0, seed=0)
+    train, _ = splits.split(pictures.train_labels, 0, 0, seed=0)
     normalization = Normalization.of(pictures.train_moments[train], torch.device("cpu"))
     values = pictures.train_images[train][..., :3].astype(np.float64) / 255
     assert np.allclose(normalization.mean, values.mean((0, 1, 2)), atol=1e-6)
