@@ -12,7 +12,7 @@ help:  ## this list
 
 setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, once)
 
-.venv/.ready: requirements.txt
+.venv/.ready: requirements.txt requirements-train.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 with venv on the PATH; name one: make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

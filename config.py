@@ -123,6 +123,7 @@ class DartsSearchConfig(TrainingConfig):
     choice_epochs: int = setting(50, "of that training; 0, with one seed: none", minimum=0)
     choice_channels: int = setting(16, "channels of its network", minimum=4)
     choice_layers: int = setting(8, "cells of its network", minimum=3)
+    checkpoint_minutes: float = setting(5.0, "between checkpoints, which are also written before a stop", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

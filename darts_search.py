@@ -10,28 +10,24 @@ The training images, but for those of validation, are halved: weights learn on o
 alphas say after the last epoch is the genotype. With several seeds, and for each trial of an NNI experiment, the
 discrete network of each genotype is trained from scratch on both halves; its validation accuracy decides. The test
 set is never read. Writes genotype.json, cells.png and alphas.png into the run's folder; retrain.py goes on from there.
-
-With several processes each takes its share of every batch, and norms it by itself; gradients are averaged.
 """
 
 import dataclasses
-import math
+import shlex
 import sys
-import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from config import DartsSearchConfig, command_line, identity, merge, run_script
+from config import DartsSearchConfig, command_line, merge, run_script
 from files import read_json, write_json
 from training import trial
 
 if TYPE_CHECKING:
-    from models.darts.genotype import Genotype
-    from models.darts.supernet import Supernet
-    from pictures.dataset import Batches, Pictures
-    from training.bilevel import Batch, Hits
+    import torch
+
+    from artifacts.run_folder import RunFolder
+    from pictures.dataset import Pictures
+    from training.search import Searched
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,49 +35,21 @@ def main(argv: list[str] | None = None) -> int:
     return run_script(lambda: run(argv, tuner))
 
 
-def run(argv: list[str] | None, tuner: dict) -> None:
-    from pictures.dataset import load
-    from training import distributed  # slow to import, as is what stands on torch
+def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
+    from pictures.dataset import load  # torch and what stands on it: slow to import
+    from training.distributed import joined
     from training.hardware import enough_memory, pick_device
 
     config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
+
     pictures = load(config.data, config.data_dir)
-    advice = "" if config.recompute else ", and so does --recompute"
-    with distributed.joined(pick_device(config.device)) as device, enough_memory(config.batch_size, advice):
-        search_and_choose(config, pictures, device, tuner)
-
-
-def search_and_choose(config: DartsSearchConfig, pictures: "Pictures", device: Any, tuner: dict) -> None:
-    from artifacts.run_folder import RunFolder
-    from training import distributed
 
     path = trial.run_path(config, "darts_search", default_name(config))
-    seeds = range(config.seed, config.seed + config.seeds)
-    choosing = config.choice_epochs > 0 and (config.seeds > 1 or trial.under_nni())
-    found = []
-    for seed in seeds:
-        place = path / f"seed{seed}" if config.seeds > 1 else path
-        begun = config.seeds == 1 or (place / "checkpoint.pt").exists()  # of several seeds, the later ones are not
-        one = dataclasses.replace(config, seed=seed, seeds=1, resume=config.resume and begun)
-        searched = search(one, pictures, device, place)
-        if choosing:
-            value = complete_training(searched.genotype, one, pictures, device, searched.path)
-            searched = searched._replace(value=value)
-            if distributed.rank() == 0:
-                file = searched.path / "result.json"
-                write_json(file, {**read_json(file), **score(searched, chosen=True)})
-        found.append(searched)
-    if distributed.rank() > 0:
-        return
-    best = max(found, key=lambda searched: searched.value)
-    if config.seeds > 1:
-        folder = RunFolder(path, config)
-        draw(best.genotype, best.history, path)
-        folder.finish(result(best, pictures, choosing) | {"seeds": [
-            {"seed": seed, "value": searched.value, "genotype": searched.genotype.to_json()}
-            for seed, searched in zip(seeds, found, strict=True)]}, device)
-    trial.report(best.value, {}, {key: dataclasses.asdict(config)[key] for key in tuner})
-    print(f"done: {path / 'genotype.json'}; next: python retrain.py --genotype {path / 'genotype.json'}")
+    advice = "" if config.recompute else ", and so does --recompute"
+    with joined(pick_device(config.device)) as device, enough_memory(config.batch_size, advice):
+        found = [search(config, seed, pictures, device, path)
+                 for seed in range(config.seed, config.seed + config.seeds)]
+        report(found, config, pictures, device, path, tuner)
 
 
 def default_name(config: DartsSearchConfig) -> str:
@@ -89,159 +57,45 @@ def default_name(config: DartsSearchConfig) -> str:
     return f"{kind}-c{config.channels}-l{config.layers}-seed{config.seed}"
 
 
-# ---- one search
+# ---- model and fit, of one seed
 
 
-class Searched(NamedTuple):
-    """What a search came to."""
-
-    genotype: "Genotype"
-    history: list[dict[str, Any]]
-    value: float  # validation accuracy, of the supernet or of the complete training
-    path: Path
-
-
-class Halves(NamedTuple):
-    """Training images of the weights, of the alphas, and validation images."""
-
-    weights: "Batches"
-    alphas: "Batches"
-    val: "Batches"
-
-
-def search(config: DartsSearchConfig, pictures: "Pictures", device: Any, path: Path) -> Searched:
-    """The whole search of one seed in the run folder `path`; goes on from its checkpoint if told so."""
-    import torch
-
+def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "torch.device",
+           path: Path) -> "Searched":
+    """Search, of several seeds each in a folder of its own; and train what was found, if one is to be chosen."""
     from artifacts.run_folder import RunFolder
-    from models.darts.supernet import Supernet
-    from training import distributed
-    from training.checkpoints import load_checkpoint, save_checkpoint
-    from training.hardware import keep_freed_memory
-    from training.loop import set_seed
+    from training.distributed import rank
+    from training.search import Search, complete_training
 
-    keep_freed_memory(device)
-    halves = search_batches(config, pictures, device)
-    set_seed(config.seed)
-    model = Supernet(3, config.channels, len(pictures.classes), config.layers, partial_channels=config.partial_channels,
-                     fused=config.fused, recompute=config.recompute)
-    model.to(device, memory_format=torch.channels_last)
-    parts = {"model": model,
-             "weights": torch.optim.SGD(model.weights(), config.lr, config.momentum, weight_decay=config.weight_decay),
-             "alphas": torch.optim.Adam(model.alphas(), config.alpha_lr, (0.5, 0.999),
-                                        weight_decay=config.alpha_weight_decay)}
-    computes = {**identity(config), "data_checksum": pictures.checksum}
-    checkpoint, history = path / "checkpoint.pt", []
-    if config.resume or (trial.under_nni() and checkpoint.exists()):
-        saved = load_checkpoint(checkpoint, computes, device)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        history = list(saved["history"])
+    path = path / f"seed{seed}" if config.seeds > 1 else path
+    checkpoint = path / "checkpoint.pt"
+    begun = config.seeds == 1 or checkpoint.exists()  # of several seeds, the later ones are not
+    one = dataclasses.replace(config, seed=seed, seeds=1, resume=config.resume and begun)
+    searching = Search(one, pictures, device)
+    if one.resume or (trial.under_nni() and checkpoint.exists()):
+        searching.load(checkpoint)
 
-    writes = distributed.rank() == 0
-    folder = RunFolder(path, config) if writes else None
-    for record in history if writes else ():
-        keep(record, folder)
-    for epoch in range(len(history), config.epochs):
-        history.append(search_epoch(parts, halves, config, epoch))
-        if writes:
-            save_checkpoint(checkpoint, parts, computes, history)
-            keep(history[-1], folder)
-    genotype = model.genotype(config.max_skips)
-    found = Searched(genotype, history, history[-1]["val_accuracy"], path)
-    if writes:
-        draw(genotype, history, path)
+    folder = RunFolder(path, one) if rank() == 0 else None
+    found = searching.run(checkpoint, lambda record: keep(record, folder))
+    if folder:
+        write(found, path)
         folder.finish(result(found, pictures, chosen=False), device)
+    if chooses(config):
+        found = found._replace(value=complete_training(found, one, pictures, device, path))
+        if folder:
+            write_json(path / "result.json", {**read_json(path / "result.json"), **score(found, chosen=True)})
     return found
 
 
-def search_batches(config: DartsSearchConfig, pictures: "Pictures", device: Any) -> Halves:
-    """The training images, which lie in stratified order, halved."""
-    from pictures.dataset import Batches, training_batches
-
-    train, val = training_batches(
-        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
-    index = train.index.cpu().numpy()
-    half = len(index) // 2
-    if config.batch_size > half:
-        raise ValueError(f"batch_size = {config.batch_size}: must be at most {half}, half of the training images")
-    weights, alphas = (Batches(train.pixels, train.labels, part, train.normalization, config.batch_size,
-                               train.augmentation, seed)
-                       for part, seed in ((index[:half], config.seed), (index[half : 2 * half], config.seed + 2**31)))
-    return Halves(weights, alphas, val)
+def chooses(config: DartsSearchConfig) -> bool:
+    """Whether a complete training judges each search."""
+    return config.choice_epochs > 0 and (config.seeds > 1 or trial.under_nni())
 
 
-def search_epoch(parts: dict[str, Any], halves: Halves, config: DartsSearchConfig, epoch: int) -> dict[str, Any]:
-    """One epoch of both levels; its record. ValueError if the loss is not finite."""
-    import torch
-
-    from training import distributed
-    from training.loop import LOG_INTERVAL, evaluate, schedule
-
-    model, steps, started = parts["model"], len(halves.weights), time.perf_counter()
-    frozen = epoch < round(config.frozen * config.epochs)
-    decay = config.beta_decay * epoch / max(config.epochs - 1, 1)
-    model.train()
-    totals = {"train": [0.0, 0], "alpha": [0.0, 0]}
-    for step, (train, val) in enumerate(batches(halves, epoch, config, steps)):
-        lr = config.lr * schedule(epoch * steps + step, config.epochs * steps, config.warmup)
-        hits = both_steps(parts, train, val, config, lr, None if frozen else decay)
-        for name, hit in hits.items():
-            totals[name][0], totals[name][1] = totals[name][0] + hit.loss, totals[name][1] + hit.correct
-        if ((step + 1) % LOG_INTERVAL == 0 or step + 1 == steps) and not math.isfinite(float(totals["train"][0])):
-            raise ValueError(f"epoch {epoch + 1}: the loss is not finite; lr = {config.lr}: must be lower")
-    seconds = time.perf_counter() - started
-    record = {"epoch": epoch + 1, "lr": lr, "seconds": seconds, "steps_per_second": steps / seconds}
-    for name, (loss, correct) in totals.items():
-        if name == "train" or not frozen:
-            loss, correct = (float(distributed.summed(total)) for total in (loss, correct))
-            record |= {f"{name}_loss": loss / steps / distributed.size(),
-                       f"{name}_accuracy": correct / halves.weights.images}
-    scores = evaluate(model, halves.val.epoch(epoch), torch.float32)
-    return record | {f"val_{key}": value for key, value in scores.items()} | derived(model, config.max_skips)
-
-
-def batches(halves: Halves, epoch: int, config: DartsSearchConfig, steps: int) -> Iterator[tuple["Batch", "Batch"]]:
-    from tqdm import tqdm
-
-    from training import distributed
-    from training.bilevel import Batch
-
-    part = distributed.share(config.batch_size)
-    pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
-    for train, val in tqdm(pairs, f"epoch {epoch + 1}/{config.epochs}", steps, leave=False, disable=None, delay=2):
-        yield Batch(train[0][part], train[1][part]), Batch(val[0][part], val[1][part])
-
-
-def both_steps(parts: dict[str, Any], train: "Batch", val: "Batch", config: DartsSearchConfig, lr: float,
-               decay: float | None) -> dict[str, "Hits"]:
-    """One step of the alphas on `val`, unless decay is none, then one of the weights on `train`."""
-    from training.bilevel import architecture_step, first_order, second_order, weight_step
-
-    model, weights = parts["model"], parts["weights"]
-    for group in weights.param_groups:
-        group["lr"] = lr
-    hits = {}
-    if decay is not None:
-        gradient = (partial(first_order, model, val) if config.order == 1 else
-                    partial(second_order, model, train, val, weights, config.label_smoothing))
-        hits["alpha"] = architecture_step(model, parts["alphas"], gradient, decay)
-    hits["train"] = weight_step(model, weights, train, config.clip, config.label_smoothing)
-    return hits
-
-
-def derived(model: "Supernet", max_skips: int) -> dict[str, Any]:
-    """What the alphas say by now."""
-    from models.darts.genotype import count_skips
-
-    genotype = model.genotype(max_skips)
-    return {"entropy": model.entropy(), "skips": count_skips(genotype), "genotype": genotype.to_json(),
-            "strengths": model.strengths()}
-
-
-def keep(record: dict[str, Any], folder: Any) -> None:
-    """To the folder, to NNI and to the terminal."""
+def keep(record: dict[str, Any], folder: "RunFolder | None") -> None:
+    """An epoch's record to the folder, to NNI and to the terminal, by the one process that has a folder."""
+    if folder is None:
+        return
     folder.epoch(record)
     trial.report_epoch(record["val_accuracy"])
     cell = " ".join(f"{operation}:{source}" for pair in record["genotype"]["normal"] for operation, source in pair)
@@ -249,53 +103,53 @@ def keep(record: dict[str, Any], folder: Any) -> None:
           "{steps_per_second:.2f} steps/s  skips {skips}  ".format(**record) + cell, flush=True)
 
 
-# ---- the complete training that chooses
+# ---- report
 
 
-def complete_training(genotype: "Genotype", config: DartsSearchConfig, pictures: "Pictures", device: Any,
-                      path: Path) -> float:
-    """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
-    from models.darts.network import DartsNetwork
-    from pictures.dataset import training_batches
-    from training import distributed
-    from training.checkpoints import load_checkpoint
-    from training.loop import fit, set_seed
+def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictures", device: "torch.device",
+           path: Path, tuner: dict[str, Any]) -> None:
+    """The best of all seeds, by the one process that writes."""
+    from artifacts.run_folder import RunFolder
+    from training.distributed import rank
 
-    loaders = training_batches(
-        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed,
-        share=distributed.share(config.batch_size))
-    set_seed(config.seed)
-    model = DartsNetwork(genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers)
-    model = distributed.synchronized(model.to(device))
-    computes = {**identity(config), "data_checksum": pictures.checksum, "genotype": genotype.to_json()}
-    checkpoint = path / "choice.pt"
-    resume_from = load_checkpoint(checkpoint, computes, device) if checkpoint.exists() and config.resume else None
-    settings = dataclasses.replace(config, epochs=config.choice_epochs)
-    result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from)
-    if distributed.rank() == 0:
-        print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
-    return result.metric
+    if rank() > 0:
+        return
+    best = max(found, key=lambda searched: searched.value)
+    if config.seeds > 1:
+        folder = RunFolder(path, config)
+        write(best, path)
+        folder.finish(result(best, pictures, chooses(config)) | {"seeds": [
+            {"seed": config.seed + number, "value": searched.value, "genotype": searched.genotype.to_json()}
+            for number, searched in enumerate(found)]}, device)
+    trial.report(best.value, {}, {key: dataclasses.asdict(config)[key] for key in tuner})
+    print(f"done: {path / 'genotype.json'}; next: {next_command(path, config)}")
 
 
-# ---- results
+def next_command(path: Path, config: DartsSearchConfig) -> str:
+    """What trains the network that was found, ready to be copied."""
+    places = {key: getattr(config, key) for key in ("data", "data_dir", "runs_dir")
+              if getattr(config, key) != getattr(DartsSearchConfig, key)}
+    words = ["python", "retrain.py", "--genotype", str(path / "genotype.json"),
+             *(word for key, value in places.items() for word in (f"--{key.replace('_', '-')}", value))]
+    return shlex.join(words)
 
 
-def draw(genotype: "Genotype", history: list[dict[str, Any]], path: Path) -> None:
+def write(found: "Searched", path: Path) -> None:
+    """The genotype first: whatever happens to a drawing, the search was not in vain."""
     from models.darts.genotype import save_genotype
     from reporting.darts_drawing import draw_cells, plot_alphas
 
-    save_genotype(path / "genotype.json", genotype)
-    draw_cells(genotype, path / "cells.png")
-    plot_alphas([record["strengths"] for record in history], path / "alphas.png", genotype)
+    save_genotype(path / "genotype.json", found.genotype)
+    draw_cells(found.genotype, path / "cells.png")
+    plot_alphas([record["strengths"] for record in found.history], path / "alphas.png", found.genotype)
 
 
-def score(found: Searched, chosen: bool) -> dict[str, Any]:
+def score(found: "Searched", chosen: bool) -> dict[str, Any]:
     of = "a complete training" if chosen else "the supernet"
     return {"metric": f"validation accuracy of {of} after the last epoch", "value": found.value}
 
 
-def result(found: Searched, pictures: "Pictures", chosen: bool) -> dict[str, Any]:
+def result(found: "Searched", pictures: "Pictures", chosen: bool) -> dict[str, Any]:
     return {
         "stage": "darts_search", **score(found, chosen),
         "genotype": found.genotype.to_json(), "search_seconds": sum(record["seconds"] for record in found.history),

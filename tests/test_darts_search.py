@@ -13,6 +13,7 @@ import torch
 import darts_search
 from conftest import ROOT
 from models.darts.genotype import Genotype, load_genotype
+from training.search import Search
 
 TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",
         "--batch-size", "10", "--epochs", "2", "--frozen", "0.5"]
@@ -88,10 +89,9 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
         kept(record, folder)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(darts_search, "keep", stop)
-    with pytest.raises(KeyboardInterrupt):
-        search(name="stopped")
-    monkeypatch.setattr(darts_search, "keep", kept)
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(darts_search, "keep", stop)
+        search("--checkpoint-minutes", "1e-9", name="stopped")
     code, resumed = search("--resume", name="stopped")
     assert code == 0
     assert_equal_weights(whole, resumed)
@@ -104,7 +104,7 @@ def test_killed_at_any_moment(search, tmp_path):
     _, whole = search(name="whole")
     for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         command = [sys.executable, str(ROOT / "darts_search.py"), *TINY, "--data-dir", str(ROOT / ".data"),
-                   "--name", sent.name]
+                   "--name", sent.name, "--checkpoint-minutes", "1e-9"]
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         checkpoint = tmp_path / "runs" / "darts_search" / sent.name / "checkpoint.pt"
         while not checkpoint.exists() and process.poll() is None:
@@ -149,7 +149,7 @@ def test_out_of_gpu_memory_names_a_batch_that_would_fit(argv, advice, search, mo
     def full(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
-    monkeypatch.setattr(darts_search, "search_epoch", full)
+    monkeypatch.setattr(Search, "epoch", full)
     assert search(*argv)[0] == 1
     assert capsys.readouterr().err == ("error: out of GPU memory with batch_size = 10; --batch-size 5 takes about half "
                                        f"of it{advice}\n")
