@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """(N, channels, H, W) -> (N, channels, H / stride, W / stride), no bias; kernel 3 or 5, dilation 1 or 2."""
+    """(N, channels, H, W) -> (N, channels, H / stride, W / stride), no bias; an odd kernel."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
         padding = dilation * (kernel - 1) // 2
@@ -30,7 +30,8 @@ class DepthwiseConv2d(nn.Conv2d):
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """x (N, C, H, W), weight (C, 1, k, k), odd k; zero padding keeps the size, divided by the stride."""
-    if x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    ours = weight.shape[-1] in (3, 5) and dilation in (1, 2) and stride in (1, 2)
+    if ours and x.device.type == "cpu" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _Depthwise.apply(*as_autocast(x, weight), stride, dilation)
     return convolve(x, weight, stride, dilation)
 

@@ -8,7 +8,6 @@ What is saved here:
   for s > 0; at the end of an edge it is multiplied with alpha, and the map is added to the node.
 - The gradient of such a factor and norm is that of PyTorch's batch norm with alpha as its weight: one call, and in it
   alpha's own.
-- The gradient of a node, a slice of that of the whole cell, is made dense once for all edges that enter it.
 - Each convolution is taken to its end, and its gradient back to its start, while its maps are in the caches.
 - No map is written that only a sum is taken of, and maps are weighed and added in place.
 - ReLU, pooling and its norm depend on the source alone, not on the edge: once a source.
@@ -17,7 +16,7 @@ What is saved here:
 All maps are (N, C, H, W) channels_last; as a matrix (M, C), M = N * H * W, the same memory.
 """
 
-import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,84 +26,50 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from models.darts.by_source import by_source
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
-from models.darts.genotype import OPERATIONS
-from models.darts.operations import shuffled
+from models.darts.operations import SPACE, Shape, reducing_kernel
 from models.darts.pointwise import product, rows_of
 
 EPS = 1e-5  # of batch norm
 WIDTH = 256  # numbers in a row of which sums are fast
-MAX, AVG, SKIP, SEP3, SEP5, DIL3, DIL5 = (OPERATIONS.index(name) for name in (
-    "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"))
 
 
 # ---- one cell
 
 
-def fused_nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor,
-                edges: Tensor | None) -> list[Tensor]:
+def cannot() -> list[str]:
+    """The operations without a fast form, and those whose gradients are not written here."""
+    return [name for name, operation in SPACE.items() if not any(operation[1:]) or (
+        operation.chain and operation.chain not in CHAINS)]
+
+
+def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: Tensor | None) -> list[Tensor]:
     """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights."""
-    first = [sum(len(edges) for edges in cell.nodes[:node]) for node in range(len(cell.nodes))]
-    sums, passed, found = [[] for _ in cell.nodes], [[] for _ in cell.nodes], list(states)
-    rows = operations.unbind() if edges is None else (operations * edges[:, None]).unbind()
-    for source in range(1 + len(cell.nodes)):
-        if source >= 2:
-            found.append(_finished(cell, sums[source - 2], passed[source - 2]))
-        x, nodes = found[source], range(max(source - 1, 0), len(cell.nodes))
-        shares = torch.stack([rows[first[node] + source] for node in nodes])  # (E, 8)
-        if edges is not None:
-            _pass(cell, x[:, cell.mixed :], source, [edges[first[node] + source] for node in nodes],
-                  [passed[node] for node in nodes])
-            x = x[:, : cell.mixed].contiguous(memory_format=torch.channels_last)
-        stride = 2 if cell.reduction and source < 2 else 1
-        maps = _leave(x, [cell.nodes[node][source] for node in nodes], shares, stride)
-        for node, map in zip(nodes, maps, strict=True):
-            sums[node].append(map)
-    return [*found[2:], _finished(cell, sums[-1], passed[-1])]
+    return by_source(cell, states, operations, edges, _leave, Tensor.add_)
 
 
-def _finished(cell: nn.Module, maps: list[Tensor], passed: list[Tensor]) -> Tensor:
-    total = _sum(maps)
-    if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
-        total.register_hook(_dense)
-    if not passed:
-        return total
-    return shuffled(torch.cat([total, _sum(passed)], 1), cell.partial_channels)
-
-
-def _dense(map: Tensor) -> Tensor:
-    return map.contiguous(memory_format=torch.channels_last)
-
-
-def _sum(maps: list[Tensor]) -> Tensor:
-    return functools.reduce(Tensor.add_, maps[1:], maps[0])
-
-
-def _pass(cell: nn.Module, x: Tensor, source: int, shares: Sequence[Tensor], passed: list[list[Tensor]]) -> None:
-    """The channels that no operation sees, weighed, to each node."""
-    x = F.max_pool2d(x, 2) if cell.reduction and source < 2 else x
-    for share, maps in zip(shares, passed, strict=True):
-        maps.append(share * x)
-
-
-def _leave(x: Tensor, edges: Sequence[nn.Module], shares: Tensor, stride: int) -> list[Tensor]:
-    """All that leaves source `x` (N, C, H, W) by `edges` (E), a map for each; shares (E, 8)."""
+def _leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Tensor]:
+    """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, 8)."""
     relu = x.relu()
     maps = convolutions(relu, edges, shares, stride)
-    pools = [F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)]
-    others, which = [F.batch_norm(pool, None, None, training=True, eps=EPS) for pool in pools], [MAX, AVG]
-    if stride == 1:
-        others, which = [*others, x], [*which, SKIP]
-    else:
-        maps = [map.add_(skip) for map, skip in zip(maps, _reduced(relu, edges, shares[:, SKIP]), strict=True)]
+    which = [column for column, operation in enumerate(SPACE.values()) if operation.pool]
+    others = [F.batch_norm(operation.pool(x, stride), None, None, training=True, eps=EPS)
+              for operation in SPACE.values() if operation.pool]
+    for column, (name, operation) in enumerate(SPACE.items()):
+        if operation.skip and stride == 1:
+            others, which = [*others, x], [*which, column]
+        elif operation.skip:
+            skips = _reduced(relu, edges.operations[name], shares[:, column])
+            maps = [map.add_(skip) for map, skip in zip(maps, skips, strict=True)]
     return list(_Blends.apply(shares[:, which], *others, *maps))
 
 
-def _reduced(relu: Tensor, edges: Sequence[nn.Module], shares: Tensor) -> Sequence[Tensor]:
+def _reduced(relu: Tensor, parameters: Sequence[Tensor], shares: Tensor) -> Sequence[Tensor]:
     """The skip connections of stride 2 of all edges as one convolution and one norm; shares (E,)."""
-    maps = F.conv2d(relu, torch.cat([edge.operations[SKIP].kernel() for edge in edges]), stride=2)
+    maps = F.conv2d(relu, reducing_kernel(*parameters).flatten(0, 1), stride=2)
     norms = F.batch_norm(maps, None, None, shares.repeat_interleave(relu.shape[1]), None, training=True, eps=EPS)
-    return norms.chunk(len(edges), 1)
+    return norms.chunk(len(shares), 1)
 
 
 # ---- weighed sums
@@ -205,27 +170,33 @@ def _gradients(unit: Unit, grad: Tensor, share: Tensor) -> tuple[Tensor, Tensor 
 
 # ---- the convolutions of all edges that leave a source
 
-CONVOLUTIONS = {SEP3: (2, 1), SEP5: (2, 1), DIL3: (1, 2), DIL5: (1, 2)}  # number of units, dilation
+CHAINS = {Shape(3, 1, 2), Shape(5, 1, 2), Shape(3, 2, 1), Shape(5, 2, 1)}
 
 
-def convolutions(x: Tensor, edges: Sequence[nn.Module], shares: Tensor, stride: int) -> list[Tensor]:
-    """The sum of the weighed convolutions on each edge; x (N, C, H, W) after its ReLU, shares (E, 8)."""
-    parameters = [parameter for which in CONVOLUTIONS for edge in edges
-                  for parameter in edge.operations[which].parameters()]
-    return list(_Convolutions.apply(x, shares[:, list(CONVOLUTIONS)], stride, *parameters))
+def convolutions(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Tensor]:
+    """The sum of the weighed chains on each edge; x (N, C, H, W) after its ReLU, shares (E, 8)."""
+    chains = {column: (name, operation.chain) for column, (name, operation) in enumerate(SPACE.items())
+              if operation.chain}
+    parameters = [parameter for name, _ in chains.values() for parameter in edges.operations[name]]
+    shapes = [shape for _, shape in chains.values()]
+    return list(_Convolutions.apply(x, shares[:, list(chains)], stride, shapes, *parameters))
 
 
 class _Convolutions(torch.autograd.Function):
+    """parameters: of each chain, for all edges, (E, C, 1, k, k) and (E, C, C, 1, 1) in turn."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: Tensor, stride: int, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.stride, keep = stride, any(ctx.needs_input_grad[3:])
+    def forward(ctx: Any, x: Tensor, shares: Tensor, stride: int, shapes: Sequence[Shape],
+                *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.stride, ctx.shapes, keep = stride, shapes, any(ctx.needs_input_grad[4:])
         units, sums, left = [], [None] * len(shares), iter(parameters)
-        for column, (length, dilation) in zip(shares.unbind(1), CONVOLUTIONS.values(), strict=True):
-            for edge, share in enumerate(column.unbind()):
-                unit = _unit(x, next(left), next(left), stride, dilation, keep)
+        for column, shape in zip(shares.unbind(1), shapes, strict=True):
+            stacks = list(itertools.islice(left, 2 * shape.times))
+            for edge, (share, *own) in enumerate(zip(column.unbind(), *stacks, strict=True)):
+                unit = _unit(x, own[0], own[1], stride, shape.dilation, keep)
                 units.append(unit)
-                if length == 2:
-                    unit = _unit(unit.centred.relu(), next(left), next(left), 1, 1, keep, unit.inverse)
+                if shape.times == 2:
+                    unit = _unit(unit.centred.relu(), own[2], own[3], 1, 1, keep, unit.inverse)
                     units.append(unit)
                 scale = (share * unit.inverse)[:, None, None]
                 sums[edge] = unit.centred * scale if sums[edge] is None else sums[edge].addcmul_(unit.centred, scale)
@@ -240,24 +211,24 @@ class _Convolutions(torch.autograd.Function):
                       for first in range(0, len(saved), len(Unit._fields))])
         each = shares[:, :, None].expand(*shares.shape, grads[0].shape[1]).contiguous()
         grad_shares, grad_x, grad_parameters = torch.empty_like(each), [], []
-        for column, (length, dilation) in enumerate(CONVOLUTIONS.values()):
-            starts = []
+        for column, shape in enumerate(ctx.shapes):
+            starts, found = [], []
             for edge, grad in enumerate(grads):
-                chain = [next(units) for _ in range(length)]
-                if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[3]):  # in the first cell, for the alphas
+                chain = [next(units) for _ in range(shape.times)]
+                if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[4]):  # in the first cell, for the alphas
                     grad_shares[edge, column] = _dots(grad, chain[-1].centred, chain[-1].inverse)
                     continue
-                start, grad_shares[edge, column], *found = _chain_gradients(chain, grad, each[edge, column])
-                grad_parameters += [None, *found]  # the first kernel's are found together
+                start, grad_shares[edge, column], *own = _chain_gradients(chain, grad, each[edge, column])
+                found.append(own)
                 starts.append(start)
                 if ctx.needs_input_grad[0]:
-                    parts = input_gradients(start, chain[0].kernel, ctx.stride, dilation)
+                    parts = input_gradients(start, chain[0].kernel, ctx.stride, shape.dilation)
                     grad_x = [*map(Tensor.add_, grad_x, parts), *grad_x[len(parts) :]] if grad_x else parts
-            if ctx.needs_input_grad[3]:
-                found = weight_gradients(x, starts, chain[0].kernel.shape[-1], dilation, ctx.stride)
-                grad_parameters[-2 * length * len(grads) :: 2 * length] = found
-        grad_parameters = grad_parameters or [None] * (len(ctx.needs_input_grad) - 3)
-        return joined(grad_x, x.shape) if grad_x else None, grad_shares.sum(2), None, *grad_parameters
+            if ctx.needs_input_grad[4]:  # the first kernels' gradients are found together
+                firsts = weight_gradients(x, starts, shape.kernel, shape.dilation, ctx.stride)
+                grad_parameters += [torch.stack(same) for same in (firsts, *map(list, zip(*found, strict=True)))]
+        grad_parameters = grad_parameters or [None] * (len(ctx.needs_input_grad) - 4)
+        return joined(grad_x, x.shape) if grad_x else None, grad_shares.sum(2), None, None, *grad_parameters
 
 
 def _chain_gradients(chain: Sequence[Unit], grad: Tensor, share: Tensor) -> list[Tensor | None]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from files import atomic_write, read_json
+from models.darts.operations import SPACE
 
-OPERATIONS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect",
-              "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+OPERATIONS = tuple(SPACE)
 CHOSEN = OPERATIONS[1:]  # an edge of a genotype is one of these
 N_NODES = 4
 EDGES = tuple((node, source) for node in range(N_NODES) for source in range(node + 2))  # the order of alphas

@@ -5,6 +5,7 @@ these would rescale what alpha weighs, and pooling is followed by one, since unn
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,12 @@ class FactorizedReduce(nn.Module):
 
     def kernel(self) -> Tensor:
         """(c_out, c_in, 2, 2): both as one convolution of stride 2, whose gradient is not gathered pixel by pixel."""
-        return torch.cat([nn.functional.pad(self.even.weight, (0, 1, 0, 1)),
-                          nn.functional.pad(self.odd.weight, (1, 0, 1, 0))])
+        return reducing_kernel(self.even.weight, self.odd.weight)
+
+
+def reducing_kernel(even: Tensor, odd: Tensor) -> Tensor:
+    """(..., c_even, c_in, 1, 1) and (..., c_odd, c_in, 1, 1) -> (..., c_even + c_odd, c_in, 2, 2)"""
+    return torch.cat([nn.functional.pad(even, (0, 1, 0, 1)), nn.functional.pad(odd, (1, 0, 1, 0))], -4)
 
 
 class ReluConvBn(nn.Sequential):
@@ -59,59 +64,92 @@ class ReluConvBn(nn.Sequential):
         return norm(convolve(x))
 
 
-def _depthwise_pointwise(channels: int, kernel: int, stride: int, dilation: int, affine: bool,
-                         inplace: bool = False) -> list[nn.Module]:
-    return [nn.ReLU(inplace), DepthwiseConv2d(channels, kernel, stride, dilation),
-            PointwiseConv2d(channels, channels), nn.BatchNorm2d(channels, affine=affine)]
+class Chain(nn.Sequential):
+    """ReLU, depthwise, pointwise, batch norm; `times` times, the stride in the first."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, times: int, stride: int, affine: bool) -> None:
+        layers: list[nn.Module] = []
+        for number in range(times):
+            # A later ReLU overwrites what the batch norm before it gives; nobody else reads it.
+            layers += [nn.ReLU(inplace=number > 0),
+                       DepthwiseConv2d(channels, kernel, 1 if number else stride, dilation),
+                       PointwiseConv2d(channels, channels), nn.BatchNorm2d(channels, affine=affine)]
+        super().__init__(*layers)
 
 
-class SeparableConv(nn.Sequential):
-    """ReLU, depthwise, pointwise, batch norm; all twice, the stride in the first."""
+# ---- the space: an operation is declared once, for all forms of the supernet, the discrete network and NNI's space
 
-    def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
-        # The second ReLU overwrites what the first batch norm gives; nobody else reads it.
-        super().__init__(*_depthwise_pointwise(channels, kernel, stride, 1, affine),
-                         *_depthwise_pointwise(channels, kernel, 1, 1, affine, inplace=True))
+Pooling = Callable[[Tensor, int], Tensor]  # (N, C, H, W) and a stride -> (N, C, H / stride, W / stride)
 
 
-class DilatedConv(nn.Sequential):
-    """ReLU, depthwise with every other pixel left out, pointwise, batch norm."""
+class Shape(NamedTuple):
+    """Of a Chain."""
 
-    def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
-        super().__init__(*_depthwise_pointwise(channels, kernel, stride, 2, affine))
-
-
-def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:
-    return pool if affine else nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False))
+    kernel: int
+    dilation: int
+    times: int
 
 
-def _max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    return _pool(nn.MaxPool2d(3, stride, 1), channels, affine)
+class Operation(NamedTuple):
+    """One candidate. The fast forms of the supernet compute it by one of the last four; with none it has no such."""
+
+    build: Callable[[int, int, bool], nn.Module]  # channels, stride, affine
+    chain: Shape | None = None
+    pool: Pooling | None = None  # before a norm
+    skip: bool = False
+    zero: bool = False
 
 
-def _avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
-    return _pool(nn.AvgPool2d(3, stride, 1, count_include_pad=False), channels, affine)
+def _chain(kernel: int, dilation: int, times: int) -> Operation:
+    return Operation(lambda channels, stride, affine: Chain(channels, kernel, dilation, times, stride, affine),
+                     chain=Shape(kernel, dilation, times))
+
+
+class Pool(nn.Module):
+    """A pooling as a module."""
+
+    def __init__(self, pool: Pooling, stride: int) -> None:
+        super().__init__()
+        self.pool, self.stride = pool, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x, self.stride)
+
+
+def _pool(pool: Pooling) -> Operation:
+    def build(channels: int, stride: int, affine: bool) -> nn.Module:
+        return Pool(pool, stride) if affine else nn.Sequential(Pool(pool, stride),
+                                                               nn.BatchNorm2d(channels, affine=False))
+    return Operation(build, pool=pool)
+
+
+def _max_pool(x: Tensor, stride: int) -> Tensor:
+    return nn.functional.max_pool2d(x, 3, stride, 1)
+
+
+def _avg_pool(x: Tensor, stride: int) -> Tensor:
+    return nn.functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
-BUILD: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "none": lambda channels, stride, affine: Zero(stride),
-    "max_pool_3x3": _max_pool,
-    "avg_pool_3x3": _avg_pool,
-    "skip_connect": _skip,
-    "sep_conv_3x3": lambda channels, stride, affine: SeparableConv(channels, 3, stride, affine),
-    "sep_conv_5x5": lambda channels, stride, affine: SeparableConv(channels, 5, stride, affine),
-    "dil_conv_3x3": lambda channels, stride, affine: DilatedConv(channels, 3, stride, affine),
-    "dil_conv_5x5": lambda channels, stride, affine: DilatedConv(channels, 5, stride, affine),
+SPACE: dict[str, Operation] = {  # in the order of the alphas; none comes first
+    "none": Operation(lambda channels, stride, affine: Zero(stride), zero=True),
+    "max_pool_3x3": _pool(_max_pool),
+    "avg_pool_3x3": _pool(_avg_pool),
+    "skip_connect": Operation(_skip, skip=True),
+    "sep_conv_3x3": _chain(3, dilation=1, times=2),
+    "sep_conv_5x5": _chain(5, dilation=1, times=2),
+    "dil_conv_3x3": _chain(3, dilation=2, times=1),
+    "dil_conv_5x5": _chain(5, dilation=2, times=1),
 }
 
 
 def operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
-    """The operation `name` of genotype.OPERATIONS, from `channels` to as many."""
-    return BUILD[name](channels, stride, affine)
+    """The operation `name` of SPACE, from `channels` to as many."""
+    return SPACE[name].build(channels, stride, affine)
 
 
 class DropPath(nn.Module):

@@ -1,14 +1,15 @@
-"""The supernet against a literal transcription of its formulas, and its fused form against its plain one."""
+"""The supernet against a literal transcription of its formulas, and its fast forms against its plain one."""
 
 import itertools
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from models.darts.genotype import EDGES, OPERATIONS
-from models.darts.supernet import Supernet, SupernetCell
+from models.darts.supernet import FORMS, Supernet, SupernetCell, batch_statistics
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 
 
@@ -56,6 +57,16 @@ def literal(name, op, x, stride):
                                op[5].weight, op[6].weight, 1, 1)
 
 
+def on_edge(cell, node, source, name):
+    """The parameters of an operation on one edge, under the names that its module gives them."""
+    number = cell.entered(source).index(node)
+    stacked = [parameter[number] for parameter in cell.sources[source].operations[name]]
+    if name == "skip_connect":
+        return SimpleNamespace(**{key: SimpleNamespace(weight=weight)
+                                  for key, weight in zip(("even", "odd"), stacked, strict=False)})
+    return {place: SimpleNamespace(weight=weight) for place, weight in zip((1, 2, 5, 6), stacked, strict=False)}
+
+
 def literal_cell(cell, s0, s1, operations, edges):
     states, k = [cell.preprocess0(s0), cell.preprocess1(s1)], cell.partial_channels
     for i in range(4):
@@ -65,7 +76,7 @@ def literal_cell(cell, s0, s1, operations, edges):
                 continue
             stride, x = (2 if cell.reduction and source < 2 else 1), states[source]
             c = x.shape[1] // k
-            mixed = sum(operations[e, o] * literal(name, cell.nodes[i][source].operations[o], x[:, :c], stride)
+            mixed = sum(operations[e, o] * literal(name, on_edge(cell, i, source, name), x[:, :c], stride)
                         for o, name in enumerate(OPERATIONS))
             if k > 1:
                 rest = x[:, c:] if stride == 1 else x[:, c:].unfold(2, 2, 2).unfold(3, 2, 2).amax((-2, -1))
@@ -78,31 +89,29 @@ def literal_cell(cell, s0, s1, operations, edges):
     return torch.cat(states[2:], 1)
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("partial_channels", [1, 4])
 @pytest.mark.parametrize(("reduction_p", "reduction"), [(False, False), (True, False), (False, True)], ids=str)
-def test_a_cell_and_its_gradients(reduction_p, reduction, partial_channels, fused):
+def test_a_cell_and_its_gradients(reduction_p, reduction, partial_channels, form):
     torch.manual_seed(0)
     cell = SupernetCell(6, 10, 8, reduction_p, reduction, partial_channels).double()
-    for module in cell.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    batch_statistics(cell)
     s0 = torch.randn(3, 6, *([16, 16] if reduction_p else [8, 8])).double().requires_grad_()
     s1 = torch.randn(3, 10, 8, 8).double().requires_grad_()
     operations = torch.randn(14, 8).double().softmax(-1).requires_grad_()
     edges = torch.rand(14).double().requires_grad_() if partial_channels > 1 else None
     inputs = [s0, s1, operations, *([edges] if partial_channels > 1 else []), *cell.parameters()]
     expected = literal_cell(cell, s0, s1, operations, edges)
-    found = cell(*((s0.relu(), s1.relu()) if fused else (s0, s1)), operations, edges, fused)
+    found = cell(s0.relu(), s1.relu(), operations, edges, form)
     torch.testing.assert_close(found, expected)
     probe = torch.randn_like(found)
     torch.testing.assert_close(torch.autograd.grad((found * probe).sum(), inputs, materialize_grads=True),
                                torch.autograd.grad((expected * probe).sum(), inputs, materialize_grads=True))
 
 
-def small(partial_channels=1, fused=True, channels=8, **kwargs):
+def small(partial_channels=1, form="fused", channels=8, **kwargs):
     torch.manual_seed(0)
-    net = Supernet(3, channels, 5, 3, partial_channels=partial_channels, fused=fused, **kwargs)
+    net = Supernet(3, channels, 5, 3, partial_channels=partial_channels, form=form, **kwargs)
     with torch.no_grad():
         for alpha in net.alphas():
             alpha.normal_()
@@ -117,19 +126,20 @@ def test_the_number_of_weights():
 def test_logits_and_all_gradients_of_the_network(partial_channels):
     x, y = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.randint(5, (4,))
     results = []
-    for fused in (False, True):
-        net = small(partial_channels, fused).double()
+    for form in FORMS:
+        net = small(partial_channels, form).double()
         logits = net(x)
         results.append([logits, *torch.autograd.grad(F.cross_entropy(logits, y), list(net.parameters()))])
-    torch.testing.assert_close(results[1], results[0])
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
 
 
-def trajectory(fused, order, steps, dtype, lr):
+def trajectory(form, order, steps, dtype, lr):
     """The losses of steps of alphas and weights in turn."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, 8, 3, 8, 8, generator=generator).to(dtype)
     batches = [Batch(x, torch.randint(5, (8,), generator=generator)) for x in images]
-    net = small(fused=fused, channels=4).to(dtype)
+    net = small(form=form, channels=4).to(dtype)
     w_optimizer = torch.optim.SGD(net.weights(), lr, momentum=0.9, weight_decay=3e-4)
     alpha_optimizer = torch.optim.Adam(net.alphas(), 3e-4, (0.5, 0.999), weight_decay=1e-3)
     losses = []
@@ -145,11 +155,12 @@ def trajectory(fused, order, steps, dtype, lr):
 @pytest.mark.parametrize(("order", "steps", "dtype", "lr"),
                          [(1, 20, torch.float64, 0.025), (2, 3, torch.float64, 0.025), (1, 20, torch.float32, 1e-4)],
                          ids=str)
-def test_both_forms_take_the_same_way(order, steps, dtype, lr):
+def test_all_forms_take_the_same_way(order, steps, dtype, lr):
     """To 1e-4 relative. At the usual learning rate float64 is needed: in float32 rounding alone, such as that of
     another memory layout of the plain form, parts the losses by a percent within 20 steps (docs/log.md)."""
-    plain, fused = (trajectory(fused, order, steps, dtype, lr) for fused in (False, True))
-    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=0)
+    plain, *others = (trajectory(form, order, steps, dtype, lr) for form in FORMS)
+    for other in others:
+        torch.testing.assert_close(other, plain, rtol=1e-4, atol=0)
 
 
 def test_recomputing_saves_memory_and_changes_nothing():

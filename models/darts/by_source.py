@@ -1,0 +1,52 @@
+"""What the fast forms of the supernet share: a cell computed source by source, all edges that leave one together."""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.darts.genotype import EDGES
+from models.darts.operations import shuffled
+
+# x (N, C, H, W), the Edges that leave it, shares (E, 8), stride -> E maps
+Leave = Callable[[Tensor, nn.Module, Tensor, int], Sequence[Tensor]]
+
+
+def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: Tensor | None, leave: Leave,
+              add: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+    """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights.
+
+    `add` sums what enters a node: in place, if the maps that `leave` gives are nobody else's.
+    """
+    rows = (operations if edges is None else operations * edges[:, None]).unbind()
+    count = len(cell.sources) - 1
+    sums, passed, found = [[] for _ in range(count)], [[] for _ in range(count)], list(states)
+    for source, leaving in enumerate(cell.sources):
+        if source >= 2:
+            found.append(_finished(cell, sums[source - 2], passed[source - 2], add))
+        x, entered, stride = found[source], cell.entered(source), 2 if cell.reduction and source < 2 else 1
+        places = [EDGES.index((node, source)) for node in entered]
+        shares = torch.stack([rows[place] for place in places])  # by an index: a copy from the host, which would wait
+        if edges is not None:
+            rest = F.max_pool2d(x[:, cell.mixed :], 2) if stride == 2 else x[:, cell.mixed :]
+            for node, place in zip(entered, places, strict=True):
+                passed[node].append(edges[place] * rest)
+            x = x[:, : cell.mixed].contiguous(memory_format=torch.channels_last)
+        for node, map in zip(entered, leave(x, leaving, shares, stride), strict=True):
+            sums[node].append(map)
+    return [*found[2:], _finished(cell, sums[-1], passed[-1], add)]
+
+
+def _finished(cell: nn.Module, maps: list[Tensor], passed: list[Tensor],
+              add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A node's map: the sum of what enters it, and the channels that pass by."""
+    total = reduce(add, maps)
+    if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
+        total.register_hook(_dense)
+    return shuffled(torch.cat([total, reduce(add, passed)], 1), cell.partial_channels) if passed else total
+
+
+def _dense(map: Tensor) -> Tensor:
+    return map.contiguous(memory_format=torch.channels_last)
