@@ -114,7 +114,10 @@ class DartsSearchConfig(TrainingConfig):
                                 minimum=0)
     max_skips: int = setting(2, "skip connections that a normal cell may have; 8: any number", minimum=0, maximum=8)
     recompute: bool = setting(False, "compute cells again for the gradient: less memory, a third more time")
-    fused: bool = setting(True, "the fast form of the supernet; no: the plain one")
+    form: str = setting("auto", "of the supernet, all of which compute the same: plain, the reference; stored, in few "
+                        "launches; fused, with little memory traffic; auto: stored on a GPU, fused on a CPU",
+                        choices=("auto", "plain", "stored", "fused"))
+    graph: bool = setting(True, "on a GPU, record a step once and repeat it as one CUDA graph, where that is possible")
     precision: str = setting("auto", "of the trainings of the choice, as of others; the search is in fp32",
                              choices=("auto", "fp32", "bf16"))
     ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)
@@ -189,7 +192,7 @@ class ReportConfig:
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "fused", "recompute", "seeds",
+                          "max_macs", "hpo_best", "test", "write_search_space", "form", "graph", "recompute", "seeds",
                           "genotype", "recipe", "checkpoint_minutes"})
 
 

@@ -76,10 +76,13 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
         searching.load(checkpoint)
 
     folder = RunFolder(path, one) if rank() == 0 else None
+    if folder:
+        print(searching.execution, flush=True)
     found = searching.run(checkpoint, lambda record: keep(record, folder))
     if folder:
         write(found, path)
-        folder.finish(result(found, pictures, chosen=False), device)
+        told = result(found, pictures, chosen=False) | {"execution": searching.execution._asdict()}
+        folder.finish(told, device)
     if chooses(config):
         found = found._replace(value=complete_training(found, one, pictures, device, path))
         if folder:

@@ -102,16 +102,17 @@ def search_sides(times: int, *args: Any) -> dict[str, Callable[[], int]]:
 def search_step(side: str, batch: int, channels: int, layers: int, device: torch.device) -> Callable[[], int]:
     train = images(batch, device)
     if side == "plain":
-        return plain_search_step(supernet(channels, layers, device, fused=False), train)
+        return plain_search_step(supernet(channels, layers, device, form="plain"), train)
     keep_freed_memory(device)
     model = supernet(channels, layers, device, recompute="recomputing" in side)
     return our_search_step(model, channels_last(train))
 
 
-def supernet(channels: int, layers: int, device: torch.device, fused: bool = True, recompute: bool = False) -> Supernet:
+def supernet(channels: int, layers: int, device: torch.device, form: str = "fused",
+             recompute: bool = False) -> Supernet:
     set_seed(0)
-    model = Supernet(3, channels, 10, layers, fused=fused, recompute=recompute).to(device)
-    return model.to(memory_format=torch.channels_last) if fused else plain(model)
+    model = Supernet(3, channels, 10, layers, form=form, recompute=recompute).to(device)
+    return plain(model) if form == "plain" else model.to(memory_format=torch.channels_last)
 
 
 def optimizers(model: Supernet) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:

@@ -158,6 +158,10 @@ class Batches:
         return n // self.batch_size if self.augmentation else -(-n // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.ready(*drawn) for drawn in self.drawn(epoch, start))
+
+    def drawn(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Draws | None]]:
+        """What `ready` makes the same batches of: the numbers of their images, and the random choices."""
         generator = torch.Generator(self.pixels.device).manual_seed(self.seed * 100_003 + epoch)
         index = self.index
         if self.augmentation:
@@ -165,9 +169,10 @@ class Batches:
         for number, picked in enumerate(index.split(self.batch_size)[: len(self)]):
             draws = self.augmentation.draw(len(picked), generator) if self.augmentation else None
             if number >= start:
-                yield self._batch(picked[self.share], draws and draws.part(self.share))
+                yield picked[self.share], draws and draws.part(self.share)
 
-    def _batch(self, picked: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def ready(self, picked: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """One batch, by the same launches whatever was drawn."""
         fill = self.normalization.fill
         batch = self.augmentation(self.pixels, picked, draws, fill) if draws else self.pixels[picked]
         return self.normalization(batch), self.labels[picked]

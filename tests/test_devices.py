@@ -68,7 +68,8 @@ def test_step_of_a_retrain(name, batch):
 
 
 @pytest.mark.parametrize(("order", "settings"), [
-    (1, {}), (2, {}), (1, {"partial_channels": 4}), (1, {"recompute": True}), (1, {"fused": False})], ids=str)
+    (1, {}), (2, {}), (1, {"partial_channels": 4}), (1, {"recompute": True}), (1, {"form": "plain"}),
+    (1, {"form": "stored"}), (2, {"form": "stored"}), (1, {"form": "stored", "partial_channels": 4})], ids=str)
 def test_step_of_a_search(order, settings, batch):
     model = on_meta(lambda: Supernet(3, 8, 10, 3, **settings))
     weights, alphas = torch.optim.SGD(model.weights(), 0.1, 0.9), torch.optim.Adam(model.alphas(), 0.1)

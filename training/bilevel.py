@@ -113,7 +113,7 @@ def _move(weights: Sequence[Tensor], start: Sequence[Tensor], direction: Sequenc
     torch._foreach_add_(weights, torch._foreach_mul(direction, length))
 
 
-def beta_decay(alphas: Sequence[Tensor], weight: float) -> list[Tensor]:
+def beta_decay(alphas: Sequence[Tensor], weight: Tensor | float) -> list[Tensor]:
     """Gradient of weight * the mean over edges of logsumexp(alpha): the softmax of each edge, over their number.
 
     Ye et al., 2022, arXiv:2203.01665. It holds back the alphas that lead, such as those of skip connections.
@@ -132,7 +132,7 @@ class Hits(NamedTuple):
 
 
 def architecture_step(model: nn.Module, optimizer: torch.optim.Optimizer, gradient: Callable[[], Gradients],
-                      decay: float) -> Hits:
+                      decay: Tensor | float) -> Hits:
     """One step of the alphas along first_order or second_order and, weighed by `decay`, beta_decay."""
     found = gradient()
     for alpha, grad, extra in zip(model.alphas(), found.grads, beta_decay(model.alphas(), decay), strict=True):

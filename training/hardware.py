@@ -4,9 +4,12 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from models.darts.supernet import cannot
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -38,6 +41,36 @@ def enough_memory(batch_size: int, advice: str = "") -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise MemoryError(f"out of GPU memory with batch_size = {batch_size}; --batch-size {max(batch_size // 2, 2)} "
                           f"takes about half of it{advice}") from None
+
+
+class Execution(NamedTuple):
+    """How a run computes, decided once: printed at the start and kept in result.json."""
+
+    device: str
+    precision: str
+    form: str | None  # of the supernet, in a search
+    captured: bool  # the step as one CUDA graph
+    compiled: bool
+
+    def __str__(self) -> str:
+        form = f"{self.form} form of the supernet, " if self.form else ""
+        how = " and ".join(["compiled"] * self.compiled + ["captured as a CUDA graph"] * self.captured) or "eager"
+        return f"on {self.device}: {form}{self.precision}, {how}"
+
+
+def search_execution(form: str, graph: bool, order: int, recompute: bool, device: torch.device,
+                     processes: int) -> Execution:
+    """Of a search. auto: the fast form for the device, or the plain one if that lacks an operation of the space.
+
+    A graph is of one process, and of the first order, whose step is the same sequence of launches each time.
+    """
+    if form == "auto":
+        form = "stored" if device.type == "cuda" else "fused"
+        if lacking := cannot(form):
+            print(f"form {form} cannot compute {', '.join(lacking)}: the plain one is taken")
+            form = "plain"
+    captured = graph and device.type == "cuda" and processes == 1 and order == 1 and not recompute
+    return Execution(device.type, "fp32", form, captured, compiled=False)
 
 
 def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.dtype:

@@ -5,7 +5,6 @@ several processes each takes its share of every batch, and norms it by itself; g
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,17 +12,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from config import DartsSearchConfig, identity
 from models.darts.genotype import Genotype, count_skips
 from models.darts.network import DartsNetwork
-from models.darts.supernet import Supernet
+from models.darts.supernet import Supernet, stacked
+from pictures.augmentation import Draws
 from pictures.dataset import Batches, Pictures, training_batches
 from training import distributed
-from training.bilevel import Batch, Hits, architecture_step, first_order, second_order, weight_step
+from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.hardware import keep_freed_memory
+from training.graphs import Captured, CudaGraph, Recorder, recordable, set_rate
+from training.hardware import keep_freed_memory, search_execution
 from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
 from training.stopping import DeferredSignals
 
@@ -36,6 +38,20 @@ class Searched(NamedTuple):
     value: float  # validation accuracy, of the supernet or of the complete training
 
 
+Drawn = tuple[Tensor, Draws | None]  # what Batches.drawn gives
+
+
+class WeightHits(NamedTuple):
+    """Of a step: loss and correct predictions, (2,)."""
+
+    train: Tensor
+
+
+class BothHits(NamedTuple):
+    train: Tensor
+    alpha: Tensor
+
+
 class Search:
     """One seed's search: the supernet, the optimizers of both levels, the images, and what its epochs came to."""
 
@@ -45,13 +61,16 @@ class Search:
         self.config, self.device = config, device
         self.halves = search_batches(config, pictures, device)
         set_seed(config.seed)
-        self.model = Supernet(3, config.channels, len(pictures.classes), config.layers, fused=config.fused,
+        self.execution = search_execution(config.form, config.graph, config.order, config.recompute, device,
+                                          distributed.size())
+        self.model = Supernet(3, config.channels, len(pictures.classes), config.layers, form=self.execution.form,
                               partial_channels=config.partial_channels, recompute=config.recompute)
         self.model.to(device, memory_format=torch.channels_last)
         self.weights = torch.optim.SGD(self.model.weights(), config.lr, config.momentum,
                                        weight_decay=config.weight_decay)
         self.alphas = torch.optim.Adam(self.model.alphas(), config.alpha_lr, (0.5, 0.999),
                                        weight_decay=config.alpha_weight_decay)
+        self.decay = torch.zeros((), dtype=torch.float64, device=device)  # beta-decay's weight
         self.computes = {**identity(config), "data_checksum": pictures.checksum}
         self.history: list[dict[str, Any]] = []
         self.saved = 0  # epochs that the checkpoint holds
@@ -62,7 +81,7 @@ class Search:
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint; ValueError if it is none, or of another search."""
-        saved = load_checkpoint(checkpoint, self.computes, self.device)
+        saved = of_today(load_checkpoint(checkpoint, self.computes, self.device), list(self.model.state_dict()))
         for name, part in self.parts().items():
             part.load_state_dict(saved[name])
         self.history = list(saved["history"])
@@ -75,10 +94,12 @@ class Search:
         """
         for record in self.history:
             on_epoch(record)
+        both, one = self.steps(CudaGraph if self.execution.captured else None)
         saved_at = time.monotonic()
         with DeferredSignals() as stop:
             for epoch in range(len(self.history), self.config.epochs):
-                self.history.append(self.epoch(epoch, stop))
+                frozen = epoch < round(self.config.frozen * self.config.epochs)
+                self.history.append(self.epoch(epoch, one if frozen else both, stop))
                 due = time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes
                 if distributed.rank() == 0 and (due or stop or epoch + 1 == self.config.epochs):
                     save_checkpoint(checkpoint, self.parts(), self.computes, self.history)
@@ -86,59 +107,82 @@ class Search:
                 on_epoch(self.history[-1])
         return Searched(self.model.genotype(self.config.max_skips), self.history, self.history[-1]["val_accuracy"])
 
-    def epoch(self, epoch: int, stop: DeferredSignals) -> dict[str, Any]:
-        """One epoch of both levels; its record. ValueError if the loss is not finite.
+    def steps(self, recorder: Callable[[], Recorder] | None) -> tuple[Captured, Captured]:
+        """The steps of both levels and of the weights alone; what they have loaded must not be loaded anew."""
+        if recorder:
+            recordable(self.weights, self.device)
+            recordable(self.alphas, self.device)
+        return Captured(self.both_steps, recorder), Captured(self.weight_step, recorder)
+
+    def epoch(self, epoch: int, step: Captured, stop: DeferredSignals) -> dict[str, Any]:
+        """One epoch; its record. ValueError if the loss is not finite.
 
         A signal acts within the epoch only if nothing would be lost; otherwise the epoch is a short one.
         """
         config, steps, started = self.config, len(self.halves.weights), time.perf_counter()
-        frozen = epoch < round(config.frozen * config.epochs)
-        decay = config.beta_decay * epoch / max(config.epochs - 1, 1)
+        self.decay.fill_(config.beta_decay * epoch / max(config.epochs - 1, 1))
         self.model.train()
-        totals = {"train": [0.0, 0], "alpha": [0.0, 0]}
-        for step, (train, val) in enumerate(self.batches(epoch)):
-            lr = config.lr * schedule(epoch * steps + step, config.epochs * steps, config.warmup)
-            for name, hit in self.step(train, val, lr, None if frozen else decay).items():
-                totals[name][0], totals[name][1] = totals[name][0] + hit.loss, totals[name][1] + hit.correct
-            if ((step + 1) % LOG_INTERVAL == 0 or step + 1 == steps) and not math.isfinite(float(totals["train"][0])):
+        totals: dict[str, Tensor] = {}
+        for number, drawn in enumerate(self.batches(epoch)):
+            lr = config.lr * schedule(epoch * steps + number, config.epochs * steps, config.warmup)
+            set_rate(self.weights, lr)
+            for name, hits in step(*drawn)._asdict().items():
+                totals[name] = totals.get(name, 0.0) + hits
+            if ((number + 1) % LOG_INTERVAL == 0 or number + 1 == steps) and not totals["train"].isfinite().all():
                 raise ValueError(f"epoch {epoch + 1}: the loss is not finite; lr = {config.lr}: must be lower")
             if stop and self.saved == len(self.history):
                 stop.act()
         seconds = time.perf_counter() - started
         record = {"epoch": epoch + 1, "lr": lr, "seconds": seconds, "steps_per_second": steps / seconds}
-        for name, (loss, correct) in totals.items():
-            if name == "train" or not frozen:
-                loss, correct = (float(distributed.summed(total)) for total in (loss, correct))
-                record |= {f"{name}_loss": loss / steps / distributed.size(),
-                           f"{name}_accuracy": correct / self.halves.weights.images}
+        for name, total in totals.items():
+            loss, correct = distributed.summed(total).tolist()
+            record |= {f"{name}_loss": loss / steps / distributed.size(),
+                       f"{name}_accuracy": correct / self.halves.weights.images}
         scores = evaluate(self.model, self.halves.val.epoch(epoch), torch.float32)
         return record | {f"val_{key}": value for key, value in scores.items()} | self.derived()
 
-    def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
-        """Batches of the weights and of the alphas, this process's share of each."""
-        part, halves = distributed.share(self.config.batch_size), self.halves
-        pairs = zip(halves.weights.epoch(epoch), halves.alphas.epoch(epoch), strict=True)
-        title = f"epoch {epoch + 1}/{self.config.epochs}"
-        for train, val in tqdm(pairs, title, len(halves.weights), leave=False, disable=None, delay=2):
-            yield Batch(train[0][part], train[1][part]), Batch(val[0][part], val[1][part])
+    def batches(self, epoch: int) -> Iterator[tuple[Drawn, Drawn]]:
+        """Of the weights and of the alphas, this process's share of each."""
+        halves, title = self.halves, f"epoch {epoch + 1}/{self.config.epochs}"
+        pairs = zip(halves.weights.drawn(epoch), halves.alphas.drawn(epoch), strict=True)
+        return tqdm(pairs, title, len(halves.weights), leave=False, disable=None, delay=2)
 
-    def step(self, train: Batch, val: Batch, lr: float, decay: float | None) -> dict[str, Hits]:
-        """One step of the alphas on `val`, unless decay is none, then one of the weights on `train`."""
-        config, hits = self.config, {}
-        for group in self.weights.param_groups:
-            group["lr"] = lr
-        if decay is not None:
-            gradient = (partial(first_order, self.model, val) if config.order == 1 else
-                        partial(second_order, self.model, train, val, self.weights, config.label_smoothing))
-            hits["alpha"] = architecture_step(self.model, self.alphas, gradient, decay)
-        hits["train"] = weight_step(self.model, self.weights, train, config.clip, config.label_smoothing)
-        return hits
+    def both_steps(self, train: Drawn, val: Drawn) -> BothHits:
+        """One step of the alphas on `val`, then one of the weights on `train`."""
+        config, batch, other = self.config, Batch(*self.halves.weights.ready(*train)), Batch(
+            *self.halves.alphas.ready(*val))
+        gradient = (partial(first_order, self.model, other) if config.order == 1 else
+                    partial(second_order, self.model, batch, other, self.weights, config.label_smoothing))
+        alpha = architecture_step(self.model, self.alphas, gradient, self.decay)
+        return BothHits(self.hits(batch), torch.stack(alpha))
+
+    def weight_step(self, train: Drawn, val: Drawn) -> WeightHits:
+        """One step of the weights, as long as the alphas wait."""
+        return WeightHits(self.hits(Batch(*self.halves.weights.ready(*train))))
+
+    def hits(self, batch: Batch) -> Tensor:
+        """A step of the weights; its loss and correct predictions, (2,)."""
+        return torch.stack(weight_step(self.model, self.weights, batch, self.config.clip, self.config.label_smoothing))
 
     def derived(self) -> dict[str, Any]:
         """What the alphas say by now."""
         genotype = self.model.genotype(self.config.max_skips)
         return {"entropy": self.model.entropy(), "skips": count_skips(genotype), "genotype": genotype.to_json(),
                 "strengths": self.model.strengths()}
+
+
+def of_today(saved: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A checkpoint of before the parameters of edges lay side by side (`stacked`) as one of today; `names` are those
+    of the model's state."""
+    before = [name for name in saved["model"] if not name.startswith(("alpha_", "beta_"))]
+    state, [group] = saved["weights"]["state"], saved["weights"]["param_groups"]
+    if not any(".nodes." in name for name in before):
+        return saved
+    momentum = stacked({name: state[number]["momentum_buffer"] for number, name in enumerate(before)})
+    after = [name for name in names if name in momentum]
+    weights = {"state": {number: {"momentum_buffer": momentum[name]} for number, name in enumerate(after)},
+               "param_groups": [{**group, "params": list(range(len(after)))}]}
+    return {**saved, "model": stacked(saved["model"]), "weights": weights}
 
 
 class Halves(NamedTuple):
@@ -158,8 +202,9 @@ def search_batches(config: DartsSearchConfig, pictures: Pictures, device: torch.
     half = len(index) // 2
     if config.batch_size > half:
         raise ValueError(f"batch_size = {config.batch_size}: must be at most {half}, half of the training images")
+    share = distributed.share(config.batch_size)
     weights, alphas = (Batches(train.pixels, train.labels, part, train.normalization, config.batch_size,
-                               train.augmentation, seed)
+                               train.augmentation, seed, share)
                        for part, seed in ((index[:half], config.seed), (index[half : 2 * half], config.seed + 2**31)))
     return Halves(weights, alphas, val)
 

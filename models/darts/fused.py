@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from models.darts.by_source import by_source
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
-from models.darts.operations import SPACE, Shape, reducing_kernel
+from models.darts.operations import SPACE, Shape, reducing_kernels
 from models.darts.pointwise import product, rows_of
 
 EPS = 1e-5  # of batch norm
@@ -67,7 +67,7 @@ def _leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Ten
 
 def _reduced(relu: Tensor, parameters: Sequence[Tensor], shares: Tensor) -> Sequence[Tensor]:
     """The skip connections of stride 2 of all edges as one convolution and one norm; shares (E,)."""
-    maps = F.conv2d(relu, reducing_kernel(*parameters).flatten(0, 1), stride=2)
+    maps = F.conv2d(relu, reducing_kernels(*parameters, len(shares)), stride=2)
     norms = F.batch_norm(maps, None, None, shares.repeat_interleave(relu.shape[1]), None, training=True, eps=EPS)
     return norms.chunk(len(shares), 1)
 
@@ -183,7 +183,7 @@ def convolutions(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> li
 
 
 class _Convolutions(torch.autograd.Function):
-    """parameters: of each chain, for all edges, (E, C, 1, k, k) and (E, C, C, 1, 1) in turn."""
+    """parameters: of each chain, for all edges, (E * C, 1, k, k) and (E * C, C, 1, 1) in turn."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shares: Tensor, stride: int, shapes: Sequence[Shape],
@@ -191,8 +191,8 @@ class _Convolutions(torch.autograd.Function):
         ctx.stride, ctx.shapes, keep = stride, shapes, any(ctx.needs_input_grad[4:])
         units, sums, left = [], [None] * len(shares), iter(parameters)
         for column, shape in zip(shares.unbind(1), shapes, strict=True):
-            stacks = list(itertools.islice(left, 2 * shape.times))
-            for edge, (share, *own) in enumerate(zip(column.unbind(), *stacks, strict=True)):
+            of_edges = [parameter.chunk(len(shares)) for parameter in itertools.islice(left, 2 * shape.times)]
+            for edge, (share, *own) in enumerate(zip(column.unbind(), *of_edges, strict=True)):
                 unit = _unit(x, own[0], own[1], stride, shape.dilation, keep)
                 units.append(unit)
                 if shape.times == 2:
@@ -226,7 +226,7 @@ class _Convolutions(torch.autograd.Function):
                     grad_x = [*map(Tensor.add_, grad_x, parts), *grad_x[len(parts) :]] if grad_x else parts
             if ctx.needs_input_grad[4]:  # the first kernels' gradients are found together
                 firsts = weight_gradients(x, starts, shape.kernel, shape.dilation, ctx.stride)
-                grad_parameters += [torch.stack(same) for same in (firsts, *map(list, zip(*found, strict=True)))]
+                grad_parameters += [torch.cat(same) for same in (firsts, *map(list, zip(*found, strict=True)))]
         grad_parameters = grad_parameters or [None] * (len(ctx.needs_input_grad) - 4)
         return joined(grad_x, x.shape) if grad_x else None, grad_shares.sum(2), None, None, *grad_parameters
 

@@ -44,12 +44,13 @@ class FactorizedReduce(nn.Module):
 
     def kernel(self) -> Tensor:
         """(c_out, c_in, 2, 2): both as one convolution of stride 2, whose gradient is not gathered pixel by pixel."""
-        return reducing_kernel(self.even.weight, self.odd.weight)
+        return reducing_kernels(self.even.weight, self.odd.weight)
 
 
-def reducing_kernel(even: Tensor, odd: Tensor) -> Tensor:
-    """(..., c_even, c_in, 1, 1) and (..., c_odd, c_in, 1, 1) -> (..., c_even + c_odd, c_in, 2, 2)"""
-    return torch.cat([nn.functional.pad(even, (0, 1, 0, 1)), nn.functional.pad(odd, (1, 0, 1, 0))], -4)
+def reducing_kernels(even: Tensor, odd: Tensor, count: int = 1) -> Tensor:
+    """Of `count` edges: (count * c_even, c_in, 1, 1) and (count * c_odd, c_in, 1, 1) -> (count * c, c_in, 2, 2)"""
+    padded = nn.functional.pad(even, (0, 1, 0, 1)), nn.functional.pad(odd, (1, 0, 1, 0))
+    return torch.cat([half.unflatten(0, (count, -1)) for half in padded], 1).flatten(0, 1)
 
 
 class ReluConvBn(nn.Sequential):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from models.darts.by_source import by_source
 from models.darts.depthwise import convolve
-from models.darts.operations import SPACE, Shape, reducing_kernel
+from models.darts.operations import SPACE, Shape, reducing_kernels
 
 EPS = 1e-5  # of batch norm
 
@@ -40,13 +40,12 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
         if operation.chain:
-            maps.append(_chain(wide, parameters, operation.chain, stride, weights[column]))
+            maps.append(_chain(wide, parameters, count, operation.chain, stride, weights[column]))
         elif operation.pool:
             pools.append(operation.pool(x, stride))
             columns.append(column)
         elif operation.skip and stride == 2:
-            reduced = torch.conv2d(relu, reducing_kernel(*parameters).flatten(0, 1), stride=2)
-            maps.append(_norm(reduced, weights[column]))
+            maps.append(_norm(torch.conv2d(relu, reducing_kernels(*parameters, count), stride=2), weights[column]))
         elif operation.skip:
             blended.append((column, x))
     if pools:
@@ -57,14 +56,13 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     return sum(maps[1:], maps[0]).chunk(count, 1)
 
 
-def _chain(x: Tensor, parameters: Sequence[Tensor], shape: Shape, stride: int, weight: Tensor) -> Tensor:
-    """x (N, E * C, H, W) after its ReLU, parameters (E, C, 1, k, k) and (E, C, C, 1, 1) in turn, weight (E * C,)."""
+def _chain(x: Tensor, parameters: Sequence[Tensor], count: int, shape: Shape, stride: int, weight: Tensor) -> Tensor:
+    """x (N, E * C, H, W) after its ReLU, parameters (E * C, 1, k, k) and (E * C, C, 1, 1) in turn, weight (E * C,)."""
     for number in range(shape.times):
         depthwise, pointwise = parameters[2 * number : 2 * number + 2]
         if number:
             x, stride = _norm(x).relu_(), 1
-        x = convolve(x, depthwise.flatten(0, 1), stride, shape.dilation)
-        x = torch.conv2d(x, pointwise.flatten(0, 1), groups=len(pointwise))
+        x = torch.conv2d(convolve(x, depthwise, stride, shape.dilation), pointwise, groups=count)
     return _norm(x, weight)
 
 

@@ -36,17 +36,17 @@ FORMS = ("plain", "stored", "fused")
 
 
 class Edges(nn.Module):
-    """All operations on the E edges that leave one source: `operations[name]` holds, for each parameter of shape S that
-    the operation has on one edge, one of shape (E, *S)."""
+    """All operations on the E edges that leave one source: `operations[name]` holds, for each parameter that the
+    operation has on one edge, one with those of all edges behind one another, (E * n, ...) for (n, ...)."""
 
     def __init__(self, edges: Sequence[Mapping[str, nn.Module]]) -> None:
         """edges: name -> operation, of each edge; the parameters are taken over."""
         super().__init__()
-        self.operations = nn.ModuleDict()
+        self.count, self.operations = len(edges), nn.ModuleDict()
         self.modules_of: dict[str, nn.Module] = {}  # without parameters of their own
         for name in OPERATIONS:
             parameters = zip(*(edge[name].parameters() for edge in edges), strict=True)
-            self.operations[name] = nn.ParameterList(torch.stack(list(same)).detach() for same in parameters)
+            self.operations[name] = nn.ParameterList(torch.cat(list(same)).detach() for same in parameters)
             self.modules_of[name] = batch_statistics(edges[0][name]).to("meta")
 
     def edge(self, number: int, x: Tensor, weights: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Edges(nn.Module):
         total = 0
         for weight, (name, parameters) in zip(weights, self.operations.items(), strict=True):
             names = (name for name, _ in self.modules_of[name].named_parameters())
-            own = {name: parameter[number] for name, parameter in zip(names, parameters, strict=True)}
+            own = {name: each.chunk(self.count)[number] for name, each in zip(names, parameters, strict=True)}
             total = total + weight * functional_call(self.modules_of[name], own, (x,))
         return total
 
@@ -202,8 +202,8 @@ def stacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             found[name] = tensor
     numbers: dict[str, int] = {}
-    for (cell, source, operation, _), edges in of_edges.items():
-        of_operation = f"{cell}sources.{source}.operations.{operation}."
+    for (cell, source, candidate, _), edges in of_edges.items():
+        of_operation = f"{cell}sources.{source}.operations.{candidate}."
         number = numbers[of_operation] = numbers.get(of_operation, -1) + 1
-        found[f"{of_operation}{number}"] = torch.stack([edges[node] for node in sorted(edges)])
+        found[f"{of_operation}{number}"] = torch.cat([edges[node] for node in sorted(edges)])
     return found

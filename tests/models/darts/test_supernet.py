@@ -60,7 +60,7 @@ def literal(name, op, x, stride):
 def on_edge(cell, node, source, name):
     """The parameters of an operation on one edge, under the names that its module gives them."""
     number = cell.entered(source).index(node)
-    stacked = [parameter[number] for parameter in cell.sources[source].operations[name]]
+    stacked = [each.chunk(4 - max(source - 1, 0))[number] for each in cell.sources[source].operations[name]]
     if name == "skip_connect":
         return SimpleNamespace(**{key: SimpleNamespace(weight=weight)
                                   for key, weight in zip(("even", "odd"), stacked, strict=False)})
