@@ -12,6 +12,7 @@ import torch
 
 import darts_search
 from conftest import ROOT
+from earlier_layout import of_before
 from models.darts.genotype import Genotype, load_genotype
 from training.search import Search
 
@@ -97,6 +98,26 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
     assert_equal_weights(whole, resumed)
     lines = (resumed / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_checkpoint_of_the_earlier_layout_goes_on_bitwise(search, monkeypatch):
+    _, whole = search(name="whole")
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(darts_search, "keep", lambda *_: signal.raise_signal(signal.SIGINT))
+        search("--checkpoint-minutes", "1e-9", name="stopped")
+    file = whole.parent / "stopped" / "checkpoint.pt"
+    saved = torch.load(file, weights_only=True)
+    weights, names = saved["weights"], [name for name in saved["model"] if not name.startswith("alpha_")]
+    momentum = of_before({name: weights["state"][number]["momentum_buffer"] for number, name in enumerate(names)})
+    names = sorted(momentum, key=lambda name: (".nodes." in name, name))  # in any order: that of its state counts
+    saved["model"] = {**{name: of_before(saved["model"])[name] for name in names},
+                      **{name: value for name, value in saved["model"].items() if name.startswith("alpha_")}}
+    weights["state"] = {number: {"momentum_buffer": momentum[name]} for number, name in enumerate(names)}
+    weights["param_groups"][0]["params"] = list(range(len(names)))
+    torch.save(saved, file)
+    code, resumed = search("--resume", name="stopped")
+    assert code == 0
+    assert_equal_weights(whole, resumed)
 
 
 @pytest.mark.slow

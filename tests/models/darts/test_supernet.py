@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from earlier_layout import of_before
 from models.darts.genotype import EDGES, OPERATIONS
-from models.darts.supernet import FORMS, Supernet, SupernetCell, batch_statistics
+from models.darts.supernet import FORMS, Supernet, SupernetCell, batch_statistics, stacked
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 
 
@@ -201,3 +202,12 @@ def test_what_is_derived():
         net.beta_normal.copy_(torch.arange(14.0))  # the last edges of a node win by their betas
         net.alpha_normal.zero_()
     assert [[edge.source for edge in pair] for pair in net.genotype().normal] == [[0, 1], [1, 2], [2, 3], [3, 4]]
+
+
+def test_a_state_of_the_earlier_layout():
+    state = small(partial_channels=2).state_dict()
+    before = of_before(state)
+    again = stacked(before)
+    assert len(before) > 2 * len(state) and again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    assert stacked(state) == state
