@@ -93,7 +93,7 @@ def predict(config: PredictConfig, count: int) -> int:
 
 
 def never_mirrored(facts: Mapping[str, Any]) -> bool:
-    """As far as the facts of the model file tell; `auto` is what data.training_batches makes of it."""
+    """As far as the facts of the model file tell; `auto` is what pictures.dataset.training_batches makes of it."""
     flip, data = (facts.get("config") or {}).get("flip"), (facts.get("data") or {}).get("name")
     return flip == "off" or (flip in ("auto", None) and not mirrored_in(data))
 

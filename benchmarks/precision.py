@@ -1,7 +1,7 @@
 """The training step alone in three forms: fp32 NCHW, fp32 channels_last, bf16 channels_last.
 
-The evidence for the rule in hardware.pick_dtype. The batch is random and stays the same, so that nothing but the
-network, its backward pass and the optimizer is measured; the forms take turns of --steps steps.
+The evidence for the rule in training.hardware.pick_dtype. The batch is random and stays the same, so that nothing but
+the network, its backward pass and the optimizer is measured; the forms take turns of --steps steps.
 """
 
 import sys

@@ -1,11 +1,18 @@
-"""Every command of the README is executed, with less work for each: tiny trials, few of them, a HOME of its own."""
+"""What the documents say: every command is executed, with less work for each (tiny trials, few of them, a HOME of its
+own); every link, every file and every name of the code that they name is there."""
 
+import ast
+import functools
+import importlib
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +21,15 @@ from PIL import Image
 
 import small_models
 from conftest import ROOT
+from test_floors import FLOOR
 from test_pipeline import TINY as TINY_STAGES
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+WITH_COMMANDS = README, *((ROOT / "docs" / name).read_text() for name in ("stages.md", "nni.md"))
+BLOCKS = [block for text in WITH_COMMANDS for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
 COMMANDS = [line.partition("    #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-IN_TABLES = re.findall(r"\| `(python .*?)` \|", README)
+IN_TABLES = [command for text in WITH_COMMANDS for command in re.findall(r"\| `(python .*?)` \|", text)]
+ALL = list(dict.fromkeys(filter(None, [*COMMANDS, *IN_TABLES])))  # one that is named twice runs once
 TINY = "--data digits --train-size 64 --val-size 32 --batch-size 32 --epochs 1"
 SMALL = "--channels 4 --layers 3"
 NOT_EXECUTED = {  # and why
@@ -98,17 +108,111 @@ def shell(command: str, site: dict) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *IN_TABLES] if c and c not in NOT_EXECUTED], ids=str)
+@pytest.mark.parametrize("command", [command for command in ALL if command not in NOT_EXECUTED], ids=str)
 def test_command(command, site):
     done = shell(less(command, site), site)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_readme_has_commands_and_its_files_exist():
+def test_the_readme_is_short_has_commands_and_its_files_exist():
     assert len(COMMANDS) >= 10 and "make demo" in COMMANDS and "make test" in COMMANDS
-    tree = re.search(r"## Files\n\n(.*?)\n\n", README, re.DOTALL)[1]
+    assert len(README.splitlines()) <= 150
+    tree = re.search(r"^## Files\n\n[^ ].*\n\n((?:    .*\n)+)", README, re.MULTILINE)[1]
+    assert len(tree.splitlines()) > 10
     for line in tree.splitlines():
         for name in shlex.split(line.strip().split("   ")[0]):
             assert (ROOT / name).exists(), name
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+
+
+# ---- what the documents name is there
+
+TRACKED = sorted(ROOT / name for name in subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True,
+    check=True).stdout.split("\0") if name and (ROOT / name).is_file())
+DOCUMENTS = [path for path in TRACKED if path.suffix == ".md"]
+MOVES = [move for row in re.findall(r"^\| (`\w.*) \| (`.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+         for move in zip(*(re.findall(r"`(.+?)`", cell) for cell in row), strict=False)]  # (path of before, of now)
+WRITTEN = {"report.html", "config.json"}  # by a run
+KNOW_OLD_NAMES = {"CHANGELOG.md", "guard/moved.py"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links(path):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text()):
+        file, _, section = target.partition("#")
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        assert not section or section in anchors(found), target
+
+
+def anchors(document: Path) -> set[str]:
+    """Those that a reader of Markdown makes of its headings."""
+    headings = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=name_of)
+def test_names_of_the_code_exist(path):
+    """`room/file.py`, and `room.file.name` down to a method."""
+    text, rooms = path.read_text(), "|".join([*FLOOR, "tests", "benchmarks", "docs"])
+    for name in re.findall(rf"(?<![\w./-])((?:{rooms})/[\w./-]+\.\w+)", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"`((?:\w+\.)+\w+)`", text):
+        if name.partition(".")[0] in FLOOR and not (ROOT / name).exists() and name not in WRITTEN:
+            assert is_there(name), name
+
+
+def is_there(dotted: str) -> bool:
+    module, _, name = dotted.rpartition(".")
+    try:
+        importlib.import_module(dotted)
+    except ImportError:
+        return bool(module) and hasattr(importlib.import_module(module), name)
+    return True
+
+
+@functools.cache
+def old_names() -> re.Pattern:
+    """Paths of before; file names and words that no file has any more; functions by the module they were in."""
+    names, stems = {path.name for path in TRACKED}, {path.stem for path in TRACKED}
+    found = set()
+    for old, new in MOVES:
+        file, module = Path(old), old.removesuffix(".py").replace("/", ".")
+        found |= {old, *({file.name} - names), *({file.stem} - stems if "_" in file.stem else ())}
+        if "." in module and not (ROOT / file.with_suffix("")).is_dir():
+            found.add(module)
+        if new.endswith(".py"):
+            found |= {f"{module}.{node.name}" for node in ast.parse((ROOT / new).read_text()).body
+                      if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, sorted(found)))})(?!\w)")
+
+
+def test_the_table_of_moves_is_whole():
+    """Each path of now is there, none of before; some of the moves, to know that the table was read."""
+    assert len(MOVES) >= 45 and {("data.py", "pictures/dataset.py"), ("nas_tuner.py", "nas/tuner.py"),
+                                 ("models/darts_cells.py", "models/darts/cells.py")} <= set(MOVES)
+    for old, new in MOVES:
+        assert (ROOT / new).exists() and not (ROOT / old).exists(), (old, new)
+    assert old_names().search("see data.py") and old_names().search("nas_tuner: lost")
+    assert old_names().search("`training.schedule`") and not old_names().search("training/trial.py, hpo_trial.py")
+
+
+def test_nothing_speaks_of_files_that_have_moved():
+    read = [path for path in TRACKED if name_of(path) not in KNOW_OLD_NAMES
+            and path.suffix in ("", ".md", ".py", ".yml", ".toml", ".txt", ".cjs", ".css")]
+    lines = [(name_of(path), line.strip()) for path in read
+             for line in (comments if path.suffix == ".py" else str.splitlines)(path.read_text())]
+    assert len(read) > 100 and not [place for place in lines if old_names().search(place[1])]
+
+
+def comments(code: str) -> Iterator[str]:
+    """Comments and docstrings."""
+    yield from (token.string for token in tokenize.generate_tokens(io.StringIO(code).readline)
+                if token.type == tokenize.COMMENT)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield from (ast.get_docstring(node) or "").splitlines()
