@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from training.average import Average
 from training.checkpoints import save_checkpoint
 from training.distributed import first, parallel, rank, size, summed
 from training.hardware import keep_freed_memory, pick_dtype
@@ -173,9 +173,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     model.to(memory_format=torch.channels_last)
     torch.backends.cudnn.benchmark = True  # all training steps have one shape, so trying every algorithm once pays
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
-    average = None
-    if settings.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    average = Average(model, settings.ema) if settings.ema else None
     result = FitResult()
     run = _Run(model, optimizer, average, result.history, identity, checkpoint, checkpoint_minutes * 60)
     if resume_from:
@@ -192,7 +190,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
                 model.drop_path_probability(drop_path * epoch / settings.epochs)
             record = _train_epoch(run, step, train, epoch, settings, stop)
             if record and val is not None:
-                scores = evaluate(average or compiled, val.epoch(epoch), dtype)
+                scores = evaluate(average.module if average else compiled, val.epoch(epoch), dtype)
                 record |= {f"val_{key}": value for key, value in scores.items()}
             if not record or not math.isfinite(record.get("val_loss", 0.0)):
                 result.diverged = True
@@ -209,7 +207,7 @@ class _Run:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: Average | None
     history: list[dict[str, float]]
     identity: dict[str, Any]
     checkpoint: Path | None
@@ -269,7 +267,7 @@ def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: A
         _seed_step(settings.seed, epoch, run.steps)
         run.sums += torch.stack(step(x, y, lr=rate(run.steps)))
         if run.average:
-            run.average.update_parameters(run.model)
+            run.average.update()
         run.steps, run.seconds = run.steps + 1, time.perf_counter() - start
         if run.steps % LOG_INTERVAL == 0 or run.steps == steps:
             mean_loss = float(summed(run.sums)[0]) / (run.steps * size())
