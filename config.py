@@ -62,6 +62,7 @@ class TrainingConfig:
     runs_dir: str = setting("runs", "where a run without NNI puts its folder")
     name: str = setting("", "name of that folder; empty: made from the settings")
     resume: bool = setting(False, "go on from the checkpoint in the run's folder")
+    checkpoint_minutes: float = setting(5.0, "between checkpoints: what a kill may cost", above=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -148,7 +149,6 @@ class RetrainConfig(TrainingConfig):
     cutout: int = setting(16, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
     auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
     drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
-    checkpoint_minutes: float = setting(5.0, "between checkpoints within an epoch", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

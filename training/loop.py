@@ -162,9 +162,9 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
     seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability that
     is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
-    `identity`, what the run computes, is kept in the checkpoint, which is written after each epoch, every
-    `checkpoint_minutes` and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded checkpoint,
-    gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
+    `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
+    an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
+    checkpoint, gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
     A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
@@ -211,7 +211,7 @@ class _Run:
     history: list[dict[str, float]]
     identity: dict[str, Any]
     checkpoint: Path | None
-    interval: float  # seconds between checkpoints within an epoch
+    interval: float  # seconds between checkpoints
 
     def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
@@ -247,7 +247,8 @@ class _Run:
         if last and self.average:
             self.model.load_state_dict(self.average.module.state_dict())
         self.start_epoch()
-        self.save(last)
+        if last or self.due():
+            self.save(last)
 
 
 def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: Any, epoch: int, settings: Any,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from models.darts.depthwise import DepthwiseConv2d
 from tiny_training import FromAnyStep, Settings, TwoHeads, network, same
-from training import stopping
+from training import loop, stopping
 from training.checkpoints import load_checkpoint
 from training.hardware import pick_device, pick_dtype
 from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
@@ -178,7 +178,7 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
 
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *tiny_batches, settings, identity={"a": 1}, checkpoint=tmp_path / "c.pt",
-            on_epoch=stop_after_two)
+            checkpoint_minutes=0, on_epoch=stop_after_two)
     resumed, seen = network(seed=1), []
     torch.manual_seed(99)
     saved = load_checkpoint(tmp_path / "c.pt", {"a": 1}, torch.device("cpu"))
@@ -209,6 +209,31 @@ def test_stop_and_resume_at_any_step_is_bitwise_no_stop(tiny_batches, tmp_path, 
     result = fit(resumed, rest, val, settings, identity={}, resume_from=saved)
     assert same(whole, resumed) and rest.handed == 12 - at
     assert without_times(result.history) == without_times(expected.history)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [
+    (6, [(6, 0)]),  # at the end
+    (2, [(2, 1), (4, 1), (6, 0)]),  # in the step in which it is due
+    (1 / 60, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 0)]),
+    (0, [(epochs + (steps == 0), steps) for epochs in range(6) for steps in (1, 2, 3, 4, 0)]),
+])
+def test_the_timer_decides_when_a_checkpoint_is_written(tiny_batches, tmp_path, monkeypatch, minutes, expected):
+    """Epochs of 61 s: after how many of them, and of the steps of the next one. With 0 after each step and epoch."""
+    now, written = [0.0], []
+
+    def clock():
+        now[0] += 1e-9
+        return now[0]
+
+    def pass_time(record):
+        now[0] += 61
+
+    monkeypatch.setattr(loop.time, "monotonic", clock)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, parts, identity, history, within: written.append(
+        (len(history), within["steps"] if within else 0)))
+    fit(network(), *tiny_batches, Settings(epochs=6), identity={}, checkpoint=tmp_path / "c.pt",
+        checkpoint_minutes=minutes, on_epoch=pass_time)
+    assert written == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
