@@ -50,7 +50,7 @@ def test_a_step_is_two_launches_and_waits_for_nothing():
     for _ in range(2):  # the first takes over, the second averages
         with Launches() as launches:
             average.update()
-        assert launches.total == 2 and not launches.looks, launches.of
+        assert launches.total == 2 and not launches.waits, launches.of
 
 
 @pytest.mark.parametrize("network", [lambda: nn.Linear(2, 2), network])
