@@ -44,7 +44,7 @@ class TwoHeads(nn.Module):
         x = self.trunk(x)
         return (self.first(x), self.second(x)) if self.training else self.first(x)
 
-    def drop_path_probability(self, p):
+    def drop_path_probability(self, p, rising=False):
         self.rates.append(p)
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from training.average import Average
 from training.checkpoints import save_checkpoint
+from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
 from training.hardware import keep_freed_memory, pick_dtype
 from training.stopping import DeferredSignals
@@ -180,17 +181,17 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
         run.load(resume_from)
         for record in result.history:
             on_epoch(record)
-    compiled = torch.compile(model) if settings.compile else model
-    step = partial(train_step, parallel(compiled), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
+    stepped = compiled(model) if settings.compile else model
+    step = partial(train_step, parallel(stepped), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
                    clip=settings.clip, auxiliary=auxiliary)
 
     with DeferredSignals(stop_signals) as stop:
         for epoch in range(len(result.history), settings.epochs):
             if drop_path:
-                model.drop_path_probability(drop_path * epoch / settings.epochs)
+                model.drop_path_probability(drop_path * epoch / settings.epochs, rising=True)
             record = _train_epoch(run, step, train, epoch, settings, stop)
             if record and val is not None:
-                scores = evaluate(average.module if average else compiled, val.epoch(epoch), dtype)
+                scores = evaluate(average.module if average else model, val.epoch(epoch), dtype)
                 record |= {f"val_{key}": value for key, value in scores.items()}
             if not record or not math.isfinite(record.get("val_loss", 0.0)):
                 result.diverged = True
