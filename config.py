@@ -62,6 +62,7 @@ class TrainingConfig:
     runs_dir: str = setting("runs", "where a run without NNI puts its folder")
     name: str = setting("", "name of that folder; empty: made from the settings")
     resume: bool = setting(False, "go on from the checkpoint in the run's folder")
+    checkpoint_minutes: float = setting(5.0, "between checkpoints: what a kill may cost", above=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -126,7 +127,6 @@ class DartsSearchConfig(TrainingConfig):
     choice_epochs: int = setting(50, "of that training; 0, with one seed: none", minimum=0)
     choice_channels: int = setting(16, "channels of its network", minimum=4)
     choice_layers: int = setting(8, "cells of its network", minimum=3)
-    checkpoint_minutes: float = setting(5.0, "between checkpoints, which are also written before a stop", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,6 @@ class RetrainConfig(TrainingConfig):
     cutout: int = setting(16, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
     auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
     drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
-    checkpoint_minutes: float = setting(5.0, "between checkpoints within an epoch", above=0)
 
 
 @dataclasses.dataclass(frozen=True)

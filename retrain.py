@@ -72,8 +72,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
                 architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
                 test=final_batches(pictures, loaders.train.normalization, config.batch_size),
-                auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True,
-                checkpoint_minutes=config.checkpoint_minutes)
+                auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True)
 
 
 # ---- settings

@@ -18,6 +18,7 @@ from benchmarks.rivals import our_batches, textbook_loader
 from config import run_script
 from models import MODELS, build_model
 from pictures.dataset import Batches, load
+from training import compiling
 from training.hardware import pick_device, pick_dtype
 from training.loop import build_optimizer, set_seed, train_step
 
@@ -70,7 +71,7 @@ def train_ours(name: str, classes: int, batches: Batches, compiled: bool = False
     model.to(memory_format=torch.channels_last)
     dtype = pick_dtype("auto", batches.pixels.device, model)
     optimizer = build_optimizer(model, "Adam", LR, weight_decay=0.0, momentum=0.0)
-    stepped = torch.compile(model) if compiled else model
+    stepped = compiling.compiled(model) if compiled else model
 
     def epoch() -> int:
         total = 0.0

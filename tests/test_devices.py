@@ -5,6 +5,7 @@ has to be waited for: any look at a value. A GPU may still find fault with a ste
 """
 
 import random
+from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 
@@ -12,15 +13,18 @@ import pytest
 import torch
 from torch import nn
 
+from counting import Launches
 from models import MODELS, build_model
 from models.darts.genotype import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from models.mobilenet_space import space as mobilenet_space
-from pictures import autoaugment
+from pictures import autoaugment, dataset
 from pictures.augmentation import Augmentation, Draws
+from tiny_training import Settings
+from training import loop
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
-from training.loop import build_optimizer, train_step
+from training.loop import build_optimizer, fit, train_step
 
 META = torch.device("meta")
 
@@ -88,3 +92,57 @@ def test_augmentation(policy):
                                                                                    ((6,), torch.int64)))
     found = augmentation(pixels, index, moved, torch.empty((), dtype=torch.int32, device=META))
     assert found.device == META and found.shape == (6, 32, 32)
+
+
+# ---- whole epochs
+
+
+class Same:
+    """A loader that gives the same batch `steps` times."""
+
+    def __init__(self, batch: Batch, steps: int) -> None:
+        self.batch, self.steps, self.images = batch, steps, steps * len(batch[1])
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch):
+        yield from [tuple(self.batch)] * self.steps
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_an_epoch_is_waited_for_once_a_logging_interval(batch, optimizer, monkeypatch):
+    """With all that a training can have: average, clipping, drop path, auxiliary head, validation, confusion."""
+    waited = Counter()
+
+    def look(name):
+        def at_zeros(value):
+            assert value.device == META
+            waited[name] += 1
+            return torch.zeros(2)
+        return at_zeros
+
+    for name in ("summed", "first"):
+        monkeypatch.setattr(loop, name, look(name))
+    model = on_meta(lambda: DartsNetwork(load_genotype("DARTS_V2"), 3, 4, 10, 3, auxiliary=True))
+    tensor = torch.tensor  # not seen by Launches; a copy from the host, unless it is one of the CPU
+    monkeypatch.setattr(torch, "tensor", lambda *args, device=None, **more: (
+        tensor(*args, **more) if device in (None, "cpu") else pytest.fail("a copy from the host")))
+    monkeypatch.setattr(loop, "LOG_INTERVAL", 3)
+    settings = Settings(optimizer=optimizer, epochs=2, ema=0.9)
+    with Launches("meta") as launches:
+        fit(model, Same(batch, 7), Same(batch, 2), settings, identity={}, auxiliary=0.4, drop_path=0.2)
+    # After 3, 6 and 7 steps and once for the record; once for a validation.
+    assert waited == {"summed": 2 * 4, "first": 2}
+    assert not launches.waits
+
+
+@pytest.mark.parametrize("augment", ["basic", "autoaugment"])
+def test_no_batch_is_waited_for(digits_dir, augment):
+    """On the CPU, where a copy between devices would not show, but a look at a value does."""
+    loaders = dataset.training_batches(
+        dataset.load("digits", digits_dir), torch.device("cpu"), train_size=96, val_size=50, batch_size=24,
+        crop_padding=4, flip="on", cutout=8, seed=0, augment=augment)
+    with Launches() as launches:
+        assert len([*loaders.train.epoch(0), *loaders.val.epoch(0)]) == 5
+    assert not launches.waits, launches.waits

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 
 import hpo_trial
 from conftest import ROOT
+from training import loop
 
 SMALL = ["--model", "shufflenetg2", "--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32"]
 
@@ -48,17 +50,43 @@ def test_a_trial_that_nni_repeats_goes_on_from_its_checkpoint(trial, tmp_path, m
     def stop(value):
         raise KeyboardInterrupt
 
-    parameters = {"lr": 0.01}
+    parameters, often = {"lr": 0.01}, ["--checkpoint-minutes", "1e-9"]
     _, whole = trial("--epochs", "2", tuner=parameters)
     (tmp_path / "nni" / "checkpoint.pt").unlink()
     with monkeypatch.context() as context:
         context.setattr(nni, "get_next_parameter", lambda: parameters)
         context.setattr(nni, "report_intermediate_result", stop)
         with pytest.raises(KeyboardInterrupt):
-            hpo_trial.main([*SMALL, "--epochs", "2", "--data-dir", str(tmp_path / "d")])
+            hpo_trial.main([*SMALL, "--epochs", "2", *often, "--data-dir", str(tmp_path / "d")])
+    assert len(torch.load(tmp_path / "nni" / "checkpoint.pt", weights_only=True)["history"]) == 1
     assert not (tmp_path / "nni" / "result.json").exists()
     code, again = trial("--epochs", "2", "--data-dir", str(tmp_path / "d"), tuner=parameters)
     assert code == 0 and again["intermediate"] == whole["intermediate"] and again["final"] == whole["final"]
+
+
+@pytest.mark.parametrize(("tuner", "folder"), [(None, "runs/hpo/a"), ({"lr": 0.001}, "nni")])
+def test_alone_ctrl_c_writes_a_checkpoint_to_go_on_from(trial, tmp_path, monkeypatch, tuner, folder):
+    """In the third of four steps; a trial of NNI leaves the signal alone, and has one from before, if any."""
+    step, steps = loop.train_step, []
+
+    def interrupted(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as context:
+        context.setattr(loop, "train_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trial("--epochs", "2", "--name", "a", tuner=tuner)
+    if tuner:
+        assert not (tmp_path / folder / "checkpoint.pt").exists()
+        return
+    assert torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["within_epoch"]["steps"] == 1
+    assert trial("--epochs", "2", "--name", "whole")[0] == trial("--epochs", "2", "--name", "a", "--resume")[0] == 0
+    whole, resumed = (torch.load(tmp_path / "runs" / "hpo" / name / "model.pt", weights_only=True)["weights"]
+                      for name in ("whole", "a"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_a_diverged_trial_reports_the_worst_metric(trial, tmp_path):

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from training.average import Average
 from training.checkpoints import save_checkpoint
+from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
 from training.hardware import keep_freed_memory, pick_dtype
 from training.stopping import DeferredSignals
@@ -162,9 +163,9 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
     seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability that
     is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
-    `identity`, what the run computes, is kept in the checkpoint, which is written after each epoch, every
-    `checkpoint_minutes` and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded checkpoint,
-    gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
+    `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
+    an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
+    checkpoint, gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
     A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
@@ -173,26 +174,24 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     model.to(memory_format=torch.channels_last)
     torch.backends.cudnn.benchmark = True  # all training steps have one shape, so trying every algorithm once pays
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
-    average = None
-    if settings.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+    average = Average(model, settings.ema) if settings.ema else None
     result = FitResult()
     run = _Run(model, optimizer, average, result.history, identity, checkpoint, checkpoint_minutes * 60)
     if resume_from:
         run.load(resume_from)
         for record in result.history:
             on_epoch(record)
-    compiled = torch.compile(model) if settings.compile else model
-    step = partial(train_step, parallel(compiled), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
+    stepped = compiled(model) if settings.compile else model
+    step = partial(train_step, parallel(stepped), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
                    clip=settings.clip, auxiliary=auxiliary)
 
     with DeferredSignals(stop_signals) as stop:
         for epoch in range(len(result.history), settings.epochs):
             if drop_path:
-                model.drop_path_probability(drop_path * epoch / settings.epochs)
+                model.drop_path_probability(drop_path * epoch / settings.epochs, rising=True)
             record = _train_epoch(run, step, train, epoch, settings, stop)
             if record and val is not None:
-                scores = evaluate(average or compiled, val.epoch(epoch), dtype)
+                scores = evaluate(average.module if average else model, val.epoch(epoch), dtype)
                 record |= {f"val_{key}": value for key, value in scores.items()}
             if not record or not math.isfinite(record.get("val_loss", 0.0)):
                 result.diverged = True
@@ -209,11 +208,11 @@ class _Run:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
+    average: Average | None
     history: list[dict[str, float]]
     identity: dict[str, Any]
     checkpoint: Path | None
-    interval: float  # seconds between checkpoints within an epoch
+    interval: float  # seconds between checkpoints
 
     def __post_init__(self) -> None:
         self.saved_at = time.monotonic()
@@ -249,7 +248,8 @@ class _Run:
         if last and self.average:
             self.model.load_state_dict(self.average.module.state_dict())
         self.start_epoch()
-        self.save(last)
+        if last or self.due():
+            self.save(last)
 
 
 def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: Any, epoch: int, settings: Any,
@@ -269,7 +269,7 @@ def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: A
         _seed_step(settings.seed, epoch, run.steps)
         run.sums += torch.stack(step(x, y, lr=rate(run.steps)))
         if run.average:
-            run.average.update_parameters(run.model)
+            run.average.update()
         run.steps, run.seconds = run.steps + 1, time.perf_counter() - start
         if run.steps % LOG_INTERVAL == 0 or run.steps == steps:
             mean_loss = float(summed(run.sums)[0]) / (run.steps * size())

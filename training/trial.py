@@ -69,7 +69,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     `network` describes it for model.pt. `facts` about it, numbers, go into result.json and, with its speed, into the
     final report. `architecture` is what made it, where that is not a setting. `test` is read once, at the end; `how`
     goes to `training.loop.fit`. A trial that NNI repeats in the folder of its first, stopped attempt goes on from that
-    attempt's checkpoint.
+    attempt's checkpoint. Alone, a run that is stopped by a signal writes one first.
     """
     from artifacts.model_file import save_model
     from artifacts.run_folder import RunFolder
@@ -96,7 +96,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
-                     on_epoch=on_epoch, **how)
+                     on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes,
+                     **{"stop_signals": not under_nni(), **how})
     if facts:
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training

@@ -74,11 +74,13 @@ class StackedCells(nn.Module):
         logits = self.head(s1)
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
-    def drop_path_probability(self, p: float) -> None:
-        """From now on each path but the identities is dropped with probability p, in training only."""
+    def drop_path_probability(self, p: float, rising: bool = False) -> None:
+        """From now on each path but the identities is dropped with probability p, in training only; `rising`: p will be
+        higher later (see DropPath).
+        """
         for module in self.modules():
             if isinstance(module, DropPath):
-                module.set_probability(p)
+                module.set_probability(p, rising)
 
 
 def auxiliary_head(channels: int, n_classes: int) -> nn.Sequential:

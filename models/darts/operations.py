@@ -163,13 +163,14 @@ class DropPath(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = False  # p > 0
+        self.active = False
         self.register_buffer("keep", torch.ones(1, 1, 1, 1), persistent=False)  # 1 - p
 
-    def set_probability(self, p: float) -> None:
+    def set_probability(self, p: float, rising: bool = False) -> None:
+        """`rising`: masks are drawn at 0 too, so that later only a tensor changes, and what was compiled stays."""
         if not 0 <= p < 1:
             raise ValueError(f"drop path probability = {p!r}: must be at least 0 and less than 1")
-        self.active = p > 0
+        self.active = p > 0 or rising
         self.keep.fill_(1 - p)
 
     def forward(self, x: Tensor) -> Tensor:

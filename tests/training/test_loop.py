@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,38 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.darts.depthwise import DepthwiseConv2d
-from training import stopping
+from tiny_training import FromAnyStep, Settings, TwoHeads, network, same
+from training import loop, stopping
 from training.checkpoints import load_checkpoint
 from training.hardware import pick_device, pick_dtype
 from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
 from training.stopping import DeferredSignals
-
-
-@dataclass(frozen=True)
-class Settings:
-    optimizer: str = "Adam"
-    lr: float = 0.01
-    weight_decay: float = 1e-4
-    momentum: float = 0.9
-    epochs: int = 4
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
-    clip: float = 1.0
-    ema: float = 0.0
-    precision: str = "fp32"
-    compile: bool = False
-    seed: int = 0
-
-
-def network(seed=0, dropout=0.2):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-
 
 # ---- optimizer, schedule, device
 
@@ -116,22 +90,6 @@ def test_evaluation_equals_the_plain_mean(tiny_batches):
     logits = model.eval()(val.x)
     assert scores["loss"] == pytest.approx(F.cross_entropy(logits, val.y).item(), rel=1e-5)
     assert scores["accuracy"] == pytest.approx((logits.argmax(1) == val.y).float().mean().item())
-
-
-class TwoHeads(nn.Module):
-    """A pair of logits in training, as a DARTS network with its auxiliary head, and a record of drop path's rates."""
-
-    def __init__(self):
-        super().__init__()
-        self.trunk, self.first, self.second = network(dropout=0)[:-1], nn.Linear(8, 4), nn.Linear(8, 4)
-        self.rates = []
-
-    def forward(self, x):
-        x = self.trunk(x)
-        return (self.first(x), self.second(x)) if self.training else self.first(x)
-
-    def drop_path_probability(self, p):
-        self.rates.append(p)
 
 
 @pytest.mark.parametrize("auxiliary", [0.4, 0.0])
@@ -220,7 +178,7 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
 
     with pytest.raises(KeyboardInterrupt):
         fit(network(), *tiny_batches, settings, identity={"a": 1}, checkpoint=tmp_path / "c.pt",
-            on_epoch=stop_after_two)
+            checkpoint_minutes=0, on_epoch=stop_after_two)
     resumed, seen = network(seed=1), []
     torch.manual_seed(99)
     saved = load_checkpoint(tmp_path / "c.pt", {"a": 1}, torch.device("cpu"))
@@ -228,23 +186,6 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
                  on_epoch=lambda record: seen.append(record["epoch"]))
     assert same(whole, resumed) and seen == [1, 2, 3, 4]
     assert [r["train_loss"] for r in result.history] == [r["train_loss"] for r in expected.history]
-
-
-class FromAnyStep:
-    """A loader that can begin within an epoch, and that can raise `error` before one of its batches is handed out."""
-
-    def __init__(self, loader, error=None, at=None):
-        self.loader, self.images, self.error, self.at, self.handed = loader, loader.images, error, at, 0
-
-    def __len__(self):
-        return len(self.loader)
-
-    def epoch(self, epoch, start=0):
-        for batch in list(self.loader.epoch(epoch))[start:]:
-            if self.handed == self.at:
-                raise self.error
-            self.handed += 1
-            yield batch
 
 
 def without_times(history):
@@ -268,6 +209,31 @@ def test_stop_and_resume_at_any_step_is_bitwise_no_stop(tiny_batches, tmp_path, 
     result = fit(resumed, rest, val, settings, identity={}, resume_from=saved)
     assert same(whole, resumed) and rest.handed == 12 - at
     assert without_times(result.history) == without_times(expected.history)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [
+    (6, [(6, 0)]),  # at the end
+    (2, [(2, 1), (4, 1), (6, 0)]),  # in the step in which it is due
+    (1 / 60, [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 0)]),
+    (0, [(epochs + (steps == 0), steps) for epochs in range(6) for steps in (1, 2, 3, 4, 0)]),
+])
+def test_the_timer_decides_when_a_checkpoint_is_written(tiny_batches, tmp_path, monkeypatch, minutes, expected):
+    """Epochs of 61 s: after how many of them, and of the steps of the next one. With 0 after each step and epoch."""
+    now, written = [0.0], []
+
+    def clock():
+        now[0] += 1e-9
+        return now[0]
+
+    def pass_time(record):
+        now[0] += 61
+
+    monkeypatch.setattr(loop.time, "monotonic", clock)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, parts, identity, history, within: written.append(
+        (len(history), within["steps"] if within else 0)))
+    fit(network(), *tiny_batches, Settings(epochs=6), identity={}, checkpoint=tmp_path / "c.pt",
+        checkpoint_minutes=minutes, on_epoch=pass_time)
+    assert written == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -290,6 +290,21 @@ def test_drop_path_does_nothing_in_eval_or_at_0():
     assert drop.train()(x) is x and torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_probability_that_will_rise_from_0_draws_masks_of_ones():
+    drop, x = DropPath(), torch.randn(5, 3, 2, 2)
+    drop.set_probability(0, rising=True)
+    active, keep, state = drop.active, drop.keep, torch.get_rng_state()
+    y = drop(x.clone())
+    assert torch.equal(y, x) and not torch.equal(torch.get_rng_state(), state)
+    drop.set_probability(0.9, rising=True)
+    assert drop.active == active and drop.keep is keep  # nothing but the number in it has changed
+    assert not torch.equal(drop(x.clone()), x)
+    stacked, images = network(), torch.randn(2, 3, 16, 16)
+    plain = stacked(images)
+    stacked.drop_path_probability(0.0, rising=True)
+    assert torch.equal(stacked(images), plain)
+
+
 def test_drop_path_in_half_precision():
     drop = DropPath()
     drop.set_probability(0.2)
