@@ -59,6 +59,7 @@ class TrainingConfig:
     compile: bool = setting(False, "torch.compile the network")
     seed: int = setting(0, "seed of split, weights, order and augmentation", minimum=0, maximum=2**31 - 1)
 
+    graph: bool = setting(True, "on a GPU, record a step once and repeat it as one CUDA graph, where that is possible")
     runs_dir: str = setting("runs", "where a run without NNI puts its folder")
     name: str = setting("", "name of that folder; empty: made from the settings")
     resume: bool = setting(False, "go on from the checkpoint in the run's folder")
@@ -118,7 +119,6 @@ class DartsSearchConfig(TrainingConfig):
     form: str = setting("auto", "of the supernet, all of which compute the same: plain, the reference; stored, in few "
                         "launches; fused, with little memory traffic; auto: stored on a GPU, fused on a CPU",
                         choices=("auto", "plain", "stored", "fused"))
-    graph: bool = setting(True, "on a GPU, record a step once and repeat it as one CUDA graph, where that is possible")
     precision: str = setting("auto", "of the trainings of the choice, as of others; the search is in fp32",
                              choices=("auto", "fp32", "bf16"))
     ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)

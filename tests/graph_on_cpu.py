@@ -6,6 +6,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+UNDECLARED = {"running_mean", "running_var"}  # batch norm overwrites these, and its schema does not say so
+
+
 def tensors(value):
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
@@ -26,7 +29,8 @@ class Noted(TorchDispatchMode):
         kwargs = kwargs or {}
         for argument, value in [*zip(function._schema.arguments, args, strict=False),
                                 *((argument, kwargs.get(argument.name)) for argument in function._schema.arguments)]:
-            if argument.alias_info is not None and argument.alias_info.is_write:
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written or argument.name in UNDECLARED:
                 for tensor in tensors(value):
                     if memory(tensor) not in self.made | self.before.keys():
                         self.before[memory(tensor)] = (tensor.untyped_storage(), tensor.untyped_storage().clone())

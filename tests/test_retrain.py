@@ -127,13 +127,13 @@ def test_what_a_run_writes(unbroken, digits_dir):
 
 def test_the_test_images_are_read_once_after_the_last_epoch(main, monkeypatch):
     """8 steps, then the two batches of the 360 test images."""
-    read, batch = [], dataset.Batches._batch
+    read, batch = [], dataset.Batches.ready
 
     def reading(batches, picked, draws):
         read.append((len(batches.pixels), len(picked)))
         return batch(batches, picked, draws)
 
-    monkeypatch.setattr(dataset.Batches, "_batch", reading)
+    monkeypatch.setattr(dataset.Batches, "ready", reading)
     assert main()[0] == 0
     assert read == [(1437, 24)] * 8 + [(360, 256), (360, 104)]
 
@@ -293,7 +293,8 @@ from loop.distributed import joined, rank, share, size
 from loop.loop import fit
 
 settings = SimpleNamespace(optimizer="SGD", lr=0.05, weight_decay=1e-3, momentum=0.9, epochs=3, warmup=0.1,
-                           label_smoothing=0.1, clip=1.0, ema=0.9, precision="fp32", compile=False, seed=0)
+                           label_smoothing=0.1, clip=1.0, ema=0.9, precision="fp32", compile=False, graph=True,
+                           seed=0)
 with joined(torch.device("cpu")) as device:
     loaders = training_batches(load("digits", sys.argv[1]), device, train_size=96, val_size=50, batch_size=24,
                                crop_padding=4, flip="off", cutout=8, seed=0, share=share(24))

@@ -19,6 +19,7 @@ class Settings:
     ema: float = 0.0
     precision: str = "fp32"
     compile: bool = False
+    graph: bool = True
     seed: int = 0
 
 
@@ -63,3 +64,22 @@ class FromAnyStep:
                 raise self.error
             self.handed += 1
             yield batch
+
+
+class Doubled:
+    """A loader's batches in float64, made within the step."""
+
+    def __init__(self, loader):
+        self.loader, self.images = loader, loader.images
+
+    def __len__(self):
+        return len(self.loader)
+
+    def epoch(self, epoch):
+        return (self.ready(*batch) for batch in self.loader.epoch(epoch))
+
+    def drawn(self, epoch):
+        return self.loader.epoch(epoch)
+
+    def ready(self, x, y):
+        return x.double(), y

@@ -96,22 +96,22 @@ def _copies(value: Any) -> Any:
 # ---- optimizers whose steps can be recorded
 
 
-def recordable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Make the steps of `optimizer` ones that can be recorded; after each loading of a state, which undoes it.
+def ready_to_step(optimizer: torch.optim.Optimizer, device: torch.device, recorded: bool) -> None:
+    """Make the steps of `optimizer` ones that can be recorded, or such as ever; to be called after a state was loaded,
+    which may be that of either.
 
-    The learning rate, and what an optimizer counts, live in tensors: a float would be frozen without a word.
+    Recorded, the learning rate and what an optimizer counts live on the device: a float would be frozen without a word.
     """
     for group in optimizer.param_groups:
-        like = group["params"][0]
-        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32 if device.type == "cuda" else like.dtype,
-                                      device=device)
-        if "fused" in group and type(optimizer) in (torch.optim.SGD, torch.optim.Adam):
-            group.update(fused=True, foreach=False)
-        if "capturable" in group and device.type == "cuda":
-            group["capturable"] = True
+        dtype = torch.float32 if device.type == "cuda" else group["params"][0].dtype
+        group["lr"] = torch.as_tensor(group["lr"], dtype=dtype, device=device) if recorded else float(group["lr"])
+        if type(optimizer) in (torch.optim.SGD, torch.optim.Adam):
+            group.update(fused=recorded or None, foreach=False if recorded else None)
+        if "capturable" in group:
+            group["capturable"] = recorded and device.type == "cuda"
     for state in optimizer.state.values():
         if "step" in state:
-            state["step"] = state["step"].to(device)
+            state["step"] = torch.as_tensor(state["step"]).to(device if recorded else "cpu")
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

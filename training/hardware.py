@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -56,6 +56,14 @@ class Execution(NamedTuple):
         form = f"{self.form} form of the supernet, " if self.form else ""
         how = " and ".join(["compiled"] * self.compiled + ["captured as a CUDA graph"] * self.captured) or "eager"
         return f"on {self.device}: {form}{self.precision}, {how}"
+
+
+def training_execution(settings: Any, model: nn.Module, processes: int) -> Execution:
+    """Of a training. A graph is of one process, and of an optimizer that keeps what it counts on the device."""
+    device = next(model.parameters()).device
+    captured = settings.graph and device.type == "cuda" and processes == 1 and settings.optimizer != "Adagrad"
+    precision = "bf16" if pick_dtype(settings.precision, device, model) == torch.bfloat16 else "fp32"
+    return Execution(device.type, precision, None, captured, settings.compile)
 
 
 def search_execution(form: str, graph: bool, order: int, recompute: bool, device: torch.device,

@@ -4,14 +4,14 @@ Nothing here knows where settings, networks or pictures come from: `fit` gets an
 object with the settings as attributes, and hands a float and a record back after each epoch through a callback.
 
 A loader has `epoch(e, start=0)`, which yields ready batches (x (B, 3, H, W), y (B,)) on the device, from the one
-numbered `start`, as a function of e alone, `len()` in batches and `images`, the number of images an epoch.
+numbered `start`, as a function of e alone, `len()` in batches and `images`, the number of images an epoch. It may have
+`drawn(e, start=0)`, which yields what `ready(*drawn)` makes these batches of: then that is a part of the step.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from training.average import Average
 from training.checkpoints import save_checkpoint
 from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
-from training.hardware import keep_freed_memory, pick_dtype
+from training.graphs import Captured, CudaGraph, ready_to_step, set_rate
+from training.hardware import keep_freed_memory, pick_dtype, training_execution
 from training.stopping import DeferredSignals
 
 OPTIMIZERS = {
@@ -79,15 +80,15 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 # ---- one step
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *, lr: float,
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *, lr: float | None = None,
                dtype: torch.dtype, label_smoothing: float, clip: float,
                auxiliary: float = 0.0) -> tuple[Tensor, Tensor]:
     """One update; returns loss and number of correct predictions as tensors, so that nobody waits for the device.
 
     A network with an auxiliary head gives a pair of logits, of which the second count for `auxiliary` in the loss.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    if lr is not None:
+        set_rate(optimizer, lr)
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(x)
     logits, *others = logits if isinstance(logits, tuple) else (logits,)
@@ -161,8 +162,8 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
-    seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability that
-    is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
+    graph, seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability
+    that is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
     `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
     an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
     checkpoint, gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
@@ -170,7 +171,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     """
     device = next(model.parameters()).device
     keep_freed_memory(device)
-    dtype = pick_dtype(settings.precision, device, model)
+    execution, dtype = training_execution(settings, model, size()), pick_dtype(settings.precision, device, model)
     model.to(memory_format=torch.channels_last)
     torch.backends.cudnn.benchmark = True  # all training steps have one shape, so trying every algorithm once pays
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
@@ -181,15 +182,22 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
         run.load(resume_from)
         for record in result.history:
             on_epoch(record)
-    stepped = compiled(model) if settings.compile else model
-    step = partial(train_step, parallel(stepped), optimizer, dtype=dtype, label_smoothing=settings.label_smoothing,
-                   clip=settings.clip, auxiliary=auxiliary)
+    ready_to_step(optimizer, device, execution.captured)
+    stepped = parallel(compiled(model) if execution.compiled else model)
+
+    def step(*drawn: Any) -> Tensor:
+        """Loss and correct predictions, (2,)."""
+        x, y = train.ready(*drawn) if hasattr(train, "ready") else drawn
+        return torch.stack(train_step(stepped, optimizer, x, y, dtype=dtype, label_smoothing=settings.label_smoothing,
+                                      clip=settings.clip, auxiliary=auxiliary))
+
+    captured = Captured(step, CudaGraph if execution.captured else None)
 
     with DeferredSignals(stop_signals) as stop:
         for epoch in range(len(result.history), settings.epochs):
             if drop_path:
                 model.drop_path_probability(drop_path * epoch / settings.epochs, rising=True)
-            record = _train_epoch(run, step, train, epoch, settings, stop)
+            record = _train_epoch(run, captured, train, epoch, settings, stop)
             if record and val is not None:
                 scores = evaluate(average.module if average else model, val.epoch(epoch), dtype)
                 record |= {f"val_{key}": value for key, value in scores.items()}
@@ -252,22 +260,23 @@ class _Run:
             self.save(last)
 
 
-def _train_epoch(run: _Run, step: Callable[..., tuple[Tensor, Tensor]], train: Any, epoch: int, settings: Any,
+def _train_epoch(run: _Run, step: Captured, train: Any, epoch: int, settings: Any,
                  stop: DeferredSignals) -> dict[str, float] | None:
     """What is left of an epoch; its record, or None as soon as the loss is seen not to be finite."""
     run.model.train()
     start, steps = time.perf_counter() - run.seconds, len(train)
     # A loader must know how to begin within an epoch only where a run does.
-    batches = train.epoch(epoch, run.steps) if run.steps else train.epoch(epoch)
+    batches = (train.drawn if hasattr(train, "drawn") else train.epoch)(epoch, *([run.steps] if run.steps else []))
     bar = tqdm(batches, f"epoch {epoch + 1}/{settings.epochs}", steps, initial=run.steps, leave=False, delay=2,
                disable=None if rank() == 0 else True)
 
     def rate(step: int) -> float:
         return settings.lr * schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
 
-    for x, y in bar:
+    for drawn in bar:
         _seed_step(settings.seed, epoch, run.steps)
-        run.sums += torch.stack(step(x, y, lr=rate(run.steps)))
+        set_rate(run.optimizer, rate(run.steps))
+        run.sums += step(*drawn)
         if run.average:
             run.average.update()
         run.steps, run.seconds = run.steps + 1, time.perf_counter() - start

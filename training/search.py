@@ -24,7 +24,7 @@ from pictures.dataset import Batches, Pictures, training_batches
 from training import distributed
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.graphs import Captured, CudaGraph, Recorder, recordable, set_rate
+from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_rate
 from training.hardware import keep_freed_memory, search_execution
 from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
 from training.stopping import DeferredSignals
@@ -109,9 +109,8 @@ class Search:
 
     def steps(self, recorder: Callable[[], Recorder] | None) -> tuple[Captured, Captured]:
         """The steps of both levels and of the weights alone; what they have loaded must not be loaded anew."""
-        if recorder:
-            recordable(self.weights, self.device)
-            recordable(self.alphas, self.device)
+        for optimizer in (self.weights, self.alphas):
+            ready_to_step(optimizer, self.device, recorder is not None)
         return Captured(self.both_steps, recorder), Captured(self.weight_step, recorder)
 
     def epoch(self, epoch: int, step: Captured, stop: DeferredSignals) -> dict[str, Any]:

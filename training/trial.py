@@ -74,8 +74,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     from artifacts.model_file import save_model
     from artifacts.run_folder import RunFolder
     from training.checkpoints import load_checkpoint
-    from training.distributed import rank
-    from training.hardware import enough_memory
+    from training.distributed import rank, size
+    from training.hardware import enough_memory, training_execution
     from training.loop import fit
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
@@ -94,6 +94,9 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
             report_epoch(record.get("val_accuracy", record["train_accuracy"]))
             print(_line(record), flush=True)
 
+    execution = training_execution(config, model, size())
+    if folder:
+        print(execution, flush=True)
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
                      on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes,
@@ -104,7 +107,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     tested = _test(model, test, pictures.classes, config.precision) if test and not result.diverged else {}
     if folder:
         outcome = {
-            **_outcome(model, result, loaders, pictures), "stage": stage, **facts,
+            **_outcome(model, result, loaders, pictures), "stage": stage, "execution": execution._asdict(), **facts,
             **({"architecture": architecture} if architecture else {}), **({"test": tested} if tested else {})}
         if not result.diverged:
             save_model(path / "model.pt", model, network, loaders.train.normalization, pictures.classes,

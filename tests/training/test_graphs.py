@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graph_on_cpu import GraphOnCpu
-from training.graphs import WARM, Captured, recordable, set_rate
+from training.graphs import WARM, Captured, ready_to_step, set_rate
 
 CPU = torch.device("cpu")
 
@@ -64,9 +64,9 @@ def test_recorded_steps_of_an_optimizer_are_its_steps(name):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
         optimizer = getattr(torch.optim, name)(model.parameters(), 0.1, weight_decay=1e-2,
                                                **({"momentum": 0.9} if name == "SGD" else {}))
-        recordable(optimizer, CPU)
+        ready_to_step(optimizer, CPU, True)
         optimizer.load_state_dict(optimizer.state_dict())
-        recordable(optimizer, CPU)
+        ready_to_step(optimizer, CPU, True)
 
         def step(x, y):
             optimizer.zero_grad()

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graph_on_cpu import GraphOnCpu
 from models.darts.depthwise import DepthwiseConv2d
-from tiny_training import FromAnyStep, Settings, TwoHeads, network, same
+from tiny_training import Doubled, FromAnyStep, Settings, TwoHeads, network, same
 from training import loop, stopping
 from training.checkpoints import load_checkpoint
-from training.hardware import pick_device, pick_dtype
+from training.hardware import Execution, pick_device, pick_dtype
 from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
 from training.stopping import DeferredSignals
 
@@ -371,3 +372,22 @@ def test_a_bad_picture_in_the_second_epoch_keeps_the_first(tiny_batches):
 
     result = fit(network(), Poisoned(64, 16), val, replace(Settings(), epochs=3), identity={})
     assert result.diverged and result.metric == 0 and [r["epoch"] for r in result.history] == [1]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_training_whose_step_is_recorded(optimizer, tiny_batches, monkeypatch):
+    """As a CUDA graph would be, by an emulation: the same training, with a rate that changes at each step. In float64,
+    so that the two differ by no rounding."""
+    def trained(recorded):
+        model = network(dropout=0).double()
+        settings = Settings(epochs=3, optimizer=optimizer, ema=0.9)
+        with monkeypatch.context() as context:
+            if recorded:
+                context.setattr(loop, "CudaGraph", GraphOnCpu)
+                context.setattr(loop, "training_execution", lambda *_: Execution("cpu", "fp32", None, True, False))
+            result = fit(model, *(Doubled(part) for part in tiny_batches), settings, identity={})
+        return [*model.parameters()], [record["val_accuracy"] for record in result.history]
+
+    (weights, accuracies), (expected, of_eager) = trained(True), trained(False)
+    torch.testing.assert_close(weights, expected)
+    assert accuracies == of_eager

@@ -6,8 +6,7 @@ import torch
 from config import DartsSearchConfig
 from graph_on_cpu import GraphOnCpu
 from pictures.dataset import load
-from training import search
-from training.graphs import WARM
+from training.graphs import WARM, ready_to_step
 from training.search import Search
 from training.stopping import DeferredSignals
 
@@ -31,7 +30,7 @@ def trained(found, recorder):
     steps = found.steps(recorder)
     if recorder is None:  # the same optimizers' steps, to compare bitwise
         for optimizer in (found.weights, found.alphas):
-            search.recordable(optimizer, CPU)
+            ready_to_step(optimizer, CPU, True)
     for epoch in range(4):
         found.history.append(found.epoch(epoch, steps[epoch < 2], DeferredSignals(False)))
     return [*found.model.parameters()], [{key: value for key, value in record.items() if "second" not in key}
@@ -51,9 +50,10 @@ def test_a_recorded_search_is_the_search(form, settings, digits_dir):
 
 @pytest.mark.slow
 def test_the_optimizers_of_a_recorded_step_compute_what_the_usual_ones_do(digits_dir):
-    usual, recordable = (searching(digits_dir, "stored") for _ in range(2))
-    for optimizer in (recordable.weights, recordable.alphas):
-        search.recordable(optimizer, CPU)
-    for found in (usual, recordable):
-        found.epoch(3, found.steps(None)[0], DeferredSignals(False))
-    torch.testing.assert_close([*recordable.model.parameters()], [*usual.model.parameters()])
+    usual, recorded = (searching(digits_dir, "stored") for _ in range(2))
+    steps = [found.steps(None)[0] for found in (usual, recorded)]
+    for optimizer in (recorded.weights, recorded.alphas):
+        ready_to_step(optimizer, CPU, True)
+    for found, step in zip((usual, recorded), steps, strict=True):
+        found.epoch(3, step, DeferredSignals(False))
+    torch.testing.assert_close([*recorded.model.parameters()], [*usual.model.parameters()])
