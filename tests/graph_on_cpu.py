@@ -5,7 +5,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
 UNDECLARED = {"running_mean", "running_var"}  # batch norm overwrites these, and its schema does not say so
 
 
