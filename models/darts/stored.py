@@ -35,7 +35,7 @@ def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: 
 def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[Tensor]:
     """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, 8)."""
     relu, (count, c) = x.relu(), (len(shares), x.shape[1])
-    wide, weights = relu.repeat(1, count, 1, 1), shares.T.repeat_interleave(c, 1)  # (N, E * C, H, W), (8, E * C)
+    wide, weights = relu.repeat(1, count, 1, 1), shares.T.repeat_interleave(c, 1).unbind()  # (N, E * C, H, W), (E * C,)
     maps, blended, columns, pools = [], [], [], []
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
@@ -52,7 +52,8 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
         blended = [*zip(columns, _norm(torch.cat(pools, 1)).chunk(len(pools), 1), strict=True), *blended]
     if blended:
         columns, sources = zip(*blended, strict=True)
-        maps.append(_blend(sources, torch.stack([shares[:, column] for column in columns], 1)))
+        of_each = shares.unbind(1)
+        maps.append(_blend(sources, torch.stack([of_each[column] for column in columns], 1)))
     return sum(maps[1:], maps[0]).chunk(count, 1)
 
 
