@@ -19,8 +19,8 @@ from pathlib import Path
 import yaml
 
 from files import atomic_write
-from guard import lost_trials, manager, moved, preflight, results, results_view, watchdog
-from guard.manager import Experiment
+from guard import lost_trials, manager, moved, preflight, registry, results, results_view, watchdog
+from guard.registry import Experiment
 from training.stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
             with atomic_write(file) as stream:
                 yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
             print(f"checks passed, starting NNI on port {port}", flush=True)
-            home = Path(config.get("experimentWorkingDirectory") or manager.registry_folder())
+            home = Path(config.get("experimentWorkingDirectory") or registry.home())
             experiment = manager.create(file, port, home)
         return follow(experiment, arguments, signals)
 
@@ -122,7 +122,7 @@ def _assert_reachable(config: dict) -> None:
 
 def resume(arguments: argparse.Namespace) -> int:
     """go on with a stopped or killed experiment"""
-    experiment = manager.find(arguments.experiment)
+    experiment = registry.find(arguments.experiment)
     with Signals() as signals:
         with manager.start_lock():
             results.load(experiment.folder, alive=False)  # ValueError if there is nothing to go on with
@@ -217,13 +217,13 @@ def folder_of(name: str) -> Path:
 
 def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
-    experiment = manager.find(arguments.experiment)
+    experiment = registry.find(arguments.experiment)
     return report(experiment, arguments, alive=manager.manager_process(experiment) is not None)
 
 
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
-    experiment = manager.find(arguments.experiment)
+    experiment = registry.find(arguments.experiment)
     was_running = bool(manager.processes_of(experiment))
     _tell(manager.stop(experiment))
     if left := manager.processes_of(experiment):

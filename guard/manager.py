@@ -17,11 +17,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from guard import registry
+from guard.registry import Experiment
 
 DEFAULT_PORT = 8080
 START_SECONDS = 180.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
@@ -36,72 +38,6 @@ PRELOAD = Path(__file__).resolve().with_name("loopback.cjs")
 
 class StartFailed(RuntimeError):
     """NNI did not start; the message is one line with the reason."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One experiment as NNI's registry records it; pid, port and status are hints, not facts."""
-
-    id: str
-    name: str
-    folder: Path
-    pid: int | None = None
-    port: int | None = None
-    status: str = "STOPPED"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-def registry_folder() -> Path:
-    """Where NNI keeps its registry, whatever `experimentWorkingDirectory` says."""
-    return Path.home() / "nni-experiments"
-
-
-def read_registry() -> dict[str, dict]:
-    """All experiments NNI knows; a missing or half-written registry counts as empty."""
-    try:
-        records = json.loads((registry_folder() / ".experiment").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {key: record for key, record in records.items() if isinstance(record, dict)}
-
-
-def find(spec: str) -> Experiment:
-    """The experiment of an ID, of `latest` or of an experiment's folder; ValueError if there is none."""
-    records = read_registry()
-    if spec == "latest" and records:
-        spec = max(records, key=lambda key: records[key].get("startTime") or 0)
-    if spec in records:
-        return _from_record(spec, records[spec])
-    for folder in (Path(spec), registry_folder() / spec):
-        if (folder / "db" / "nni.sqlite").is_file():
-            return _from_folder(folder.resolve(), records)
-    known = ", ".join(sorted(records, key=lambda key: -(records[key].get("startTime") or 0))[:5])
-    raise ValueError(f"{spec}: no such experiment; latest first: {known or 'none, nothing was ever started here'}")
-
-
-def _from_folder(folder: Path, records: dict[str, dict]) -> Experiment:
-    if folder.name in records:
-        known = _from_record(folder.name, records[folder.name])
-        if known.folder.resolve() == folder:  # and not a copy of it elsewhere
-            return known
-    return Experiment(folder.name, folder.name, folder)
-
-
-def _from_record(key: str, record: dict) -> Experiment:
-    folder = Path(record.get("logDir") or registry_folder()) / key
-    name = record.get("experimentName") or key
-    return Experiment(key, name, folder, record.get("pid"), record.get("port"), record.get("status", "STOPPED"))
-
-
-def mark_stopped(experiment: Experiment) -> None:
-    """Write STOPPED into NNI's registry, with NNI's own lock; only if it says anything else."""
-    if read_registry().get(experiment.id, {}).get("status", "STOPPED") != "STOPPED":
-        from nni.tools.nnictl.config_utils import Experiments  # 1 s, and rarely needed
-
-        Experiments().update_experiment(experiment.id, "status", "STOPPED")
 
 
 def manager_process(experiment: Experiment) -> psutil.Process | None:
@@ -195,7 +131,7 @@ def stop(experiment: Experiment, at_once: bool = False) -> list[str]:
     if left := wait_gone(list({*processes, *processes_of(experiment)}), 1.0):
         notes.append(f"{len(left)} process(es) had outlived NNI's manager and were ended")
         end(left)
-    mark_stopped(experiment)
+    registry.mark_stopped(experiment)
     return notes
 
 
@@ -267,16 +203,16 @@ def create(config_file: Path, port: int, home: Path) -> Experiment:
     started = re.search(r"Experiment ID: (\w+)", output)
     if started is None:
         raise StartFailed(f"nnictl create failed: {_reason(output)}")
-    in_registry = started[1] in read_registry()
-    experiment = find(started[1]) if in_registry else Experiment(started[1], started[1], home / started[1], port=port)
-    return _checked(experiment, code, output)
+    in_registry = started[1] in registry.read()
+    unknown = Experiment(started[1], started[1], home / started[1], port=port)
+    return _checked(registry.find(started[1]) if in_registry else unknown, code, output)
 
 
 def resume(experiment: Experiment, port: int) -> Experiment:
     """`nnictl resume`, under the same conditions as `create`."""
     code, output = _nnictl(["resume", experiment.id, "--port", str(port),
                              "--experiment_dir", str(experiment.folder.parent)])
-    return _checked(find(experiment.id), code, output)
+    return _checked(registry.find(experiment.id), code, output)
 
 
 def _checked(experiment: Experiment, code: int, output: str) -> Experiment:

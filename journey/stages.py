@@ -17,8 +17,8 @@ from typing import Any
 from config import command_line, identity, merge
 from files import read_json
 from guard import experiment_file, manager, results
-from guard.manager import Experiment
 from guard.moved import renamed
+from guard.registry import Experiment
 from guard.results import read_object
 from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 

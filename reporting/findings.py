@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from files import read_json
-from guard import manager
+from guard import manager, registry
 from guard.results import Results, Trial, load
 from guard.results_view import write_best, write_csv
 
@@ -222,13 +222,13 @@ def so_far(path: Path) -> Results | None:
         return None
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     name = settings.get("experimentName") if isinstance(settings, dict) else None
-    starts = {record.get("startTime") or 0: key for key, record in manager.read_registry().items()
+    starts = {record.get("startTime") or 0: key for key, record in registry.read().items()
               if record.get("experimentName") == name}
     written = 1000 * config.stat().st_mtime  # just before the start
     later = [start for start in starts if start >= written]
     if not later:
         raise ValueError("NNI knows of no experiment that started then")
-    experiment = manager.find(starts[min(later)])
+    experiment = registry.find(starts[min(later)])
     return load(experiment.folder, alive=manager.manager_process(experiment) is not None)
 
 

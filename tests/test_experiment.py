@@ -23,7 +23,8 @@ import pytest
 import yaml
 
 import experiment
-from guard import manager, results, watchdog
+from guard import manager, registry, results, watchdog
+from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
 SCRIPT = TESTS.parent / "experiment.py"
@@ -64,12 +65,12 @@ class Site:
         assert "Traceback (most" not in output, output
         return process.returncode, output
 
-    def latest(self) -> manager.Experiment | None:
+    def latest(self) -> Experiment | None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.home))
-            return manager.find("latest") if manager.read_registry() else None
+            return registry.find("latest") if registry.read() else None
 
-    def await_running(self, seconds: float = 120.0) -> manager.Experiment:
+    def await_running(self, seconds: float = 120.0) -> Experiment:
         """Until a trial is in its training loop."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -83,8 +84,8 @@ class Site:
         """Nothing may outlive a test, whatever went wrong in it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.home))
-            for key in manager.read_registry():
-                manager.stop(manager.find(key))
+            for key in registry.read():
+                manager.stop(registry.find(key))
 
 
 @pytest.fixture
@@ -345,14 +346,14 @@ def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
 # ---- no experiment is started below --------------------------------------------------------------------------------
 
 
-def register(site: Site, pid: int) -> manager.Experiment:
+def register(site: Site, pid: int) -> Experiment:
     """An experiment that NNI's registry calls running under this pid."""
     home = site.home / "nni-experiments"
     home.mkdir()
     record = {"id": "old12345", "experimentName": "old", "pid": pid, "port": 8080, "status": "RUNNING",
               "startTime": 1, "logDir": str(home)}
     (home / ".experiment").write_text(json.dumps({"old12345": record}))
-    return manager.Experiment("old12345", "old", home / "old12345", pid, 8080, "RUNNING")
+    return Experiment("old12345", "old", home / "old12345", pid, 8080, "RUNNING")
 
 
 def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
@@ -362,8 +363,8 @@ def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
         code, output = site.run("stop", "old12345")
         assert sleeper.poll() is None
         assert (code, "another program, left alone: sleep 100" in output) == (0, True)
-        registry = json.loads((site.home / "nni-experiments" / ".experiment").read_text())
-        assert registry["old12345"]["status"] == "STOPPED"
+        records = json.loads((site.home / "nni-experiments" / ".experiment").read_text())
+        assert records["old12345"]["status"] == "STOPPED"
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -495,7 +496,7 @@ def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Si
         server.listen()
         monkeypatch.setattr(manager, "manager_process", lambda found: psutil.Process())
         with pytest.raises(manager.StartFailed, match="reachable from other machines"):
-            manager._assert_loopback(manager.Experiment("a", "a", site.folder))
+            manager._assert_loopback(Experiment("a", "a", site.folder))
 
 
 def test_storm_of_collectors_is_seen() -> None:
@@ -537,7 +538,7 @@ def test_why_gone(tmp_path: Path, log: str | None, words: str) -> None:
     (tmp_path / "log").mkdir()
     if log is not None:
         (tmp_path / "log" / "nnimanager.log").write_text("[t] INFO (main) Start NNI manager\n" + log)
-    assert words in watchdog.why_gone(manager.Experiment("a", "a", tmp_path))
+    assert words in watchdog.why_gone(Experiment("a", "a", tmp_path))
 
 
 def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) -> None:

@@ -28,7 +28,7 @@ from conftest import ROOT
 from fake_experiment import Fake
 from files import write_json
 from guard import manager
-from guard.manager import Experiment
+from guard.registry import Experiment
 from journey import budgets
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
