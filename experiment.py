@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from files import atomic_write
-from guard import lost_trials, manager, moved, preflight, registry, results, results_view, watchdog
+from guard import lost_trials, manager, moved, preflight, registry, results, results_view, watchdog, web_server
 from guard.registry import Experiment
 from training.stopping import Signals
 
@@ -85,11 +85,11 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     return config, free_port(arguments.port)
 
 
-def free_port(wanted: int | None, usual: int = manager.DEFAULT_PORT) -> int:
+def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
     """The port of the web UI; says why, if it is not the usual one."""
-    port = manager.pick_port(wanted, usual)
+    port = web_server.pick_port(wanted, usual)
     if wanted is None and port != usual:
-        print(f"port {usual} is taken by {manager.holder(usual)}; using the next free one, {port}", flush=True)
+        print(f"port {usual} is taken by {web_server.holder(usual)}; using the next free one, {port}", flush=True)
     return port
 
 
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _assert_reachable(config: dict) -> None:
     """Workers of the remote service call back to the web port, which listens on this machine only."""
     address = str(config.get("nniManagerIp", ""))
-    if config["trainingService"].get("platform") == "remote" and not manager.is_loopback(address):
+    if config["trainingService"].get("platform") == "remote" and not web_server.is_loopback(address):
         raise ValueError("nniManagerIp: must be 127.0.0.1 for the remote service, with `ssh -R PORT:127.0.0.1:PORT "
                          "WORKER` open to each worker: the web port is not reachable from other machines")
 
@@ -131,7 +131,7 @@ def resume(arguments: argparse.Namespace) -> int:
             _await_survivors(experiment)
             lost_trials.revive(experiment.folder)
             moved.rename_in(experiment.folder)
-            port = free_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
+            port = free_port(arguments.port, experiment.port or web_server.DEFAULT_PORT)
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0
             print(f"resuming {experiment.id} on port {port}", flush=True)

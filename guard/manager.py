@@ -7,25 +7,20 @@ to an experiment only if its own command line or environment says so.
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from guard import registry
+from guard import registry, web_server
 from guard.registry import Experiment
 
-DEFAULT_PORT = 8080
 START_SECONDS = 180.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
 # nnictl gives NNI's web server 3 s to start, too few on a busy machine: here it asks once a second for a minute.
 NNICTL = """from nni.experiment import launcher
@@ -151,31 +146,6 @@ def start_lock() -> Iterator[None]:
         os.close(handle)
 
 
-def is_free(port: int) -> bool:
-    """True if a server could listen on 127.0.0.1:port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as node does: TIME_WAIT does not matter
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def pick_port(wanted: int | None, usual: int = DEFAULT_PORT) -> int:
-    """`wanted` must be free (ValueError); without one, the first free port from `usual` on."""
-    if wanted is not None:
-        if not 1024 <= wanted <= 65535:
-            raise ValueError(f"--port {wanted}: choose a port from 1024 to 65535")
-        if not is_free(wanted):
-            raise ValueError(f"--port {wanted}: taken by another program; leave --port out to get the next free one")
-        return wanted
-    for port in range(usual, min(usual + 100, 65536)):
-        if is_free(port):
-            return port
-    raise ValueError(f"no free port from {usual} to {usual + 99}; name one with --port")
-
-
 def launch_environment() -> dict[str, str]:
     """This interpreter first on PATH, the web server on loopback, no proxy in between, no traces of another trial."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NNI_")}
@@ -185,16 +155,6 @@ def launch_environment() -> dict[str, str]:
     for key in ("no_proxy", "NO_PROXY"):
         environment[key] = ",".join(filter(None, [environment.get(key), "localhost", "127.0.0.1"]))
     return environment
-
-
-def holder(port: int) -> str:
-    """Whom a taken port belongs to, as far as it is known."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            options = dict(itertools.pairwise(process.cmdline()))
-            if options.get("--port") == str(port) and "--experiment-id" in options:
-                return f"NNI experiment {options['--experiment-id']}"
-    return "another program"
 
 
 def create(config_file: Path, port: int, home: Path) -> Experiment:
@@ -251,30 +211,9 @@ def _assert_loopback(experiment: Experiment) -> None:
     if manager is None:
         raise StartFailed("NNI's manager ended during the start: see "
                           f"{experiment.folder / 'log' / 'nnictl_stderr.log'}")
-    addresses = listening(manager)
+    addresses = web_server.listening(manager)
     if not addresses:
         raise StartFailed(f"NNI's manager (pid {manager.pid}) listens on no port")
-    if exposed := [address for address in addresses if not is_loopback(address[0])]:
+    if exposed := [address for address in addresses if not web_server.is_loopback(address[0])]:
         where = ", ".join(f"{host}:{port}" for host, port in exposed)
         raise StartFailed(f"NNI's web server listened on {where}, reachable from other machines; it was stopped")
-
-
-def listening(process: psutil.Process) -> list[tuple[str, int]]:
-    """(address, port) of every listening socket of the process and its children."""
-    found = []
-    for member in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            found += [tuple(connection.laddr) for connection in member.net_connections("inet")
-                      if connection.status == psutil.CONN_LISTEN]
-    return found
-
-
-def is_loopback(host: str) -> bool:
-    return host == "::1" or host.removeprefix("::ffff:").startswith("127.")
-
-
-def get(experiment: Experiment, path: str, seconds: float = 5.0) -> Any:
-    """GET of NNI's REST API, past any proxy; OSError if there is no answer, ValueError if it is not JSON."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{experiment.url}/api/v1/nni/{path}", timeout=seconds) as answer:
-        return json.load(answer)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from guard import manager, results
+from guard import manager, results, web_server
 from guard.manager import Experiment
 from guard.results import ACTIVE, Results, Trial
 
@@ -83,7 +83,7 @@ class Watch:
 
     def status(self) -> dict | None:
         try:
-            status = manager.get(self.experiment, "check-status")
+            status = web_server.get(self.experiment, "check-status")
         except (OSError, ValueError) as error:
             if self.held("silent", True) > SILENT_SECONDS:
                 message = f"NNI's web server has not answered for {SILENT_SECONDS:.0f} s ({error})"

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import experiment
-from guard import manager, registry, results, watchdog
+from guard import manager, registry, results, watchdog, web_server
 from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
@@ -105,7 +105,7 @@ def own_address() -> str | None:
     """An address of this machine that other machines could reach."""
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
-            if address.family == socket.AF_INET and not manager.is_loopback(address.address):
+            if address.family == socket.AF_INET and not web_server.is_loopback(address.address):
                 return address.address
     return None
 
@@ -130,7 +130,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     try:
         found = site.await_running()
         seen = {"site": site, "port": port, "experiment": found, "process": manager.manager_process(found)}
-        seen["sockets"] = manager.listening(seen["process"])
+        seen["sockets"] = web_server.listening(seen["process"])
         seen["local"], seen["own"] = reach("127.0.0.1", port), reach(own_address() or "127.0.0.2", port)
         seen["results"] = site.run("results", "latest", "--out", site.folder / "midway")
         seen["resume"] = site.run("resume", "latest")
@@ -198,7 +198,7 @@ def test_running_experiment_is_not_resumed(crowd: dict) -> None:
 def test_nothing_is_left_after_a_run(crowd: dict) -> None:
     assert manager.is_gone(crowd["process"])
     assert manager.processes_of(crowd["experiment"]) == []
-    assert manager.is_free(crowd["port"])
+    assert web_server.is_free(crowd["port"])
 
 
 CUT = """
@@ -322,7 +322,7 @@ def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
     assert process.returncode == 128 + number, output
     assert len(family) >= 3
     assert [member for member in family if not manager.is_gone(member)] == []
-    assert manager.is_free(found.port)
+    assert web_server.is_free(found.port)
     assert "INTERRUPTED" in output
 
 
@@ -393,8 +393,8 @@ def test_taken_port(site: Site) -> None:
         code, output = site.run("run", site.config(), "--port", port)
         assert (code, f"--port {port}: taken" in output) == (2, True)
         with pytest.raises(ValueError, match="taken"):
-            manager.pick_port(port)
-        assert manager.pick_port(None, port) > port
+            web_server.pick_port(port)
+        assert web_server.pick_port(None, port) > port
     assert site.latest() is None
 
 
