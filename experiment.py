@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from files import atomic_write
-from guard import lost_trials, manager, moved, preflight, registry, results, results_view, watchdog, web_server
+from guard import launch, lost_trials, manager, moved, preflight, registry, results, results_view, watchdog, web_server
 from guard.registry import Experiment
 from training.stopping import Signals
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (manager.StartFailed, watchdog.ExperimentFailed) as error:
+    except (launch.StartFailed, watchdog.ExperimentFailed) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
 
@@ -96,7 +96,7 @@ def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """check, start, watch, show the results, stop"""
     with Signals() as signals:
-        with manager.start_lock():
+        with launch.start_lock():
             config, port = load(arguments)
             problems = [finding for finding in preflight.check(config, port) if finding.problem]
             if problems:
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
                 yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
             print(f"checks passed, starting NNI on port {port}", flush=True)
             home = Path(config.get("experimentWorkingDirectory") or registry.home())
-            experiment = manager.create(file, port, home)
+            experiment = launch.create(file, port, home)
         return follow(experiment, arguments, signals)
 
 
@@ -124,7 +124,7 @@ def resume(arguments: argparse.Namespace) -> int:
     """go on with a stopped or killed experiment"""
     experiment = registry.find(arguments.experiment)
     with Signals() as signals:
-        with manager.start_lock():
+        with launch.start_lock():
             results.load(experiment.folder, alive=False)  # ValueError if there is nothing to go on with
             if manager.manager_process(experiment):
                 raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
@@ -135,7 +135,7 @@ def resume(arguments: argparse.Namespace) -> int:
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0
             print(f"resuming {experiment.id} on port {port}", flush=True)
-            experiment = manager.resume(experiment, port)
+            experiment = launch.resume(experiment, port)
         return follow(experiment, arguments, signals, log_start)
 
 

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import experiment
-from guard import manager, registry, results, watchdog, web_server
+from guard import launch, manager, registry, results, watchdog, web_server
 from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
@@ -458,7 +458,7 @@ def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
             server.on('listening', () => { console.log(server.address().address); server.close(); });
         }"""
     node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", manager.PRELOAD, "-e", script]
+    command = [node, "--require", launch.PRELOAD, "-e", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["127.0.0.1"] * 20, done.stderr
 
@@ -475,7 +475,7 @@ def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
         }
         promisify(setTimeout)(1, 'promised').then(console.log);"""
     node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", manager.PRELOAD, "-e", script]
+    command = [node, "--require", launch.PRELOAD, "-e", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
 
@@ -483,8 +483,8 @@ def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
 def test_launch_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
     monkeypatch.setenv("NNI_PLATFORM", "local")
-    monkeypatch.setattr(manager, "PRELOAD", Path('/a b/"c"/loopback.cjs'))
-    environment = manager.launch_environment()
+    monkeypatch.setattr(launch, "PRELOAD", Path('/a b/"c"/loopback.cjs'))
+    environment = launch.environment()
     assert environment["NODE_OPTIONS"] == '--no-warnings --require="/a b/\\"c\\"/loopback.cjs"'
     assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
     assert "NNI_PLATFORM" not in environment
@@ -495,8 +495,8 @@ def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Si
         server.bind(("0.0.0.0", 0))
         server.listen()
         monkeypatch.setattr(manager, "manager_process", lambda found: psutil.Process())
-        with pytest.raises(manager.StartFailed, match="reachable from other machines"):
-            manager._assert_loopback(Experiment("a", "a", site.folder))
+        with pytest.raises(launch.StartFailed, match="reachable from other machines"):
+            launch._assert_loopback(Experiment("a", "a", site.folder))
 
 
 def test_storm_of_collectors_is_seen() -> None:
