@@ -19,7 +19,9 @@ from pathlib import Path
 import yaml
 
 from files import atomic_write
-from guard import launch, lost_trials, manager, moved, preflight, registry, results, results_view, watchdog, web_server
+from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
+from guard.lost_trials import revive
+from guard.moved import rename_in
 from guard.registry import Experiment
 from training.stopping import Signals
 
@@ -126,11 +128,11 @@ def resume(arguments: argparse.Namespace) -> int:
     with Signals() as signals:
         with launch.start_lock():
             results.load(experiment.folder, alive=False)  # ValueError if there is nothing to go on with
-            if manager.manager_process(experiment):
+            if processes.manager_of(experiment):
                 raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
             _await_survivors(experiment)
-            lost_trials.revive(experiment.folder)
-            moved.rename_in(experiment.folder)
+            revive(experiment.folder)
+            rename_in(experiment.folder)
             port = free_port(arguments.port, experiment.port or web_server.DEFAULT_PORT)
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0
@@ -141,10 +143,10 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def _await_survivors(experiment: Experiment) -> None:
     """A tuner that has outlived its manager would take the place of the new one."""
-    if survivors := manager.processes_of(experiment):
+    if survivors := processes.all_of(experiment):
         print(f"waiting up to {SURVIVOR_SECONDS:.0f} s for {len(survivors)} surviving process(es) of {experiment.id}")
-        manager.wait_gone(survivors, SURVIVOR_SECONDS)
-    _tell(manager.stop(experiment))
+        processes.wait_gone(survivors, SURVIVOR_SECONDS)
+    _tell(processes.stop(experiment))
 
 
 def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signals, log_start: int = 0) -> int:
@@ -161,7 +163,7 @@ def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signa
     finally:
         if not keep:
             print("stopping NNI (takes a few seconds)", flush=True)
-            _tell(manager.stop(experiment, at_once))
+            _tell(processes.stop(experiment, at_once))
     code = report(experiment, arguments, alive=keep, reason=reason, finished=finished)
     if keep:
         print(f"web UI still up: {experiment.url}  end it with: python experiment.py stop {experiment.id}")
@@ -218,15 +220,15 @@ def folder_of(name: str) -> Path:
 def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
     experiment = registry.find(arguments.experiment)
-    return report(experiment, arguments, alive=manager.manager_process(experiment) is not None)
+    return report(experiment, arguments, alive=processes.manager_of(experiment) is not None)
 
 
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
     experiment = registry.find(arguments.experiment)
-    was_running = bool(manager.processes_of(experiment))
-    _tell(manager.stop(experiment))
-    if left := manager.processes_of(experiment):
+    was_running = bool(processes.all_of(experiment))
+    _tell(processes.stop(experiment))
+    if left := processes.all_of(experiment):
         raise watchdog.ExperimentFailed(f"{experiment.id}: still there: " + ", ".join(str(p.pid) for p in left))
     print(f"{experiment.id} stopped" if was_running else f"{experiment.id} was not running")
     return 0

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from guard import manager, registry, web_server
+from guard import processes, registry, web_server
 from guard.registry import Experiment
 
 START_SECONDS = 180.0  # `nnictl create` takes 3 s; a wrong filelock makes it hang for ever
@@ -66,13 +66,13 @@ def _checked(experiment: Experiment, code: int, output: str) -> Experiment:
             raise StartFailed(f"NNI did not start: {_reason(output)}")
         _assert_loopback(experiment)
     except StartFailed:
-        manager.stop(experiment)
+        processes.stop(experiment)
         raise
     return experiment
 
 
 def _assert_loopback(experiment: Experiment) -> None:
-    process = manager.manager_process(experiment)
+    process = processes.manager_of(experiment)
     if process is None:
         raise StartFailed("NNI's manager ended during the start: see "
                           f"{experiment.folder / 'log' / 'nnictl_stderr.log'}")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from guard import manager, results, web_server
-from guard.manager import Experiment
+from guard import processes, results, web_server
+from guard.registry import Experiment
 from guard.results import ACTIVE, Results, Trial
 
 POLL_SECONDS = 1.0
@@ -50,11 +50,11 @@ class Watch:
     since: dict[str, float] = field(default_factory=dict)  # condition -> when it became true
 
     def follow(self) -> None:
-        process = manager.manager_process(self.experiment)
+        process = processes.manager_of(self.experiment)
         progress = Progress(self.experiment)
         try:
             while not self.interrupted():
-                if process is None or manager.is_gone(process):
+                if process is None or processes.is_gone(process):
                     raise ExperimentFailed(f"NNI's manager is gone: {why_gone(self.experiment)}")
                 commands = _commands(process)
                 check_storm(commands)

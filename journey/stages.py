@@ -16,7 +16,7 @@ from typing import Any
 
 from config import command_line, identity, merge
 from files import read_json
-from guard import experiment_file, manager, results
+from guard import experiment_file, processes, results
 from guard.moved import renamed
 from guard.registry import Experiment
 from guard.results import read_object
@@ -156,10 +156,10 @@ class ExperimentStage(Stage):
     def stop_leftovers(self) -> None:
         """End what a killed pipeline has left running."""
         for experiment in self.experiments():
-            if processes := manager.processes_of(experiment):
-                print(f"{self.name}: stopping {len(processes)} processes of NNI experiment {experiment.id}, left by an "
+            if left := processes.all_of(experiment):
+                print(f"{self.name}: stopping {len(left)} processes of NNI experiment {experiment.id}, left by an "
                       "earlier run", flush=True)
-                for note in manager.stop(experiment):
+                for note in processes.stop(experiment):
                     print(f"note: {note}", flush=True)
 
     def progress(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from files import read_json
-from guard import manager, registry
+from guard import processes, registry
 from guard.results import Results, Trial, load
 from guard.results_view import write_best, write_csv
 
@@ -229,7 +229,7 @@ def so_far(path: Path) -> Results | None:
     if not later:
         raise ValueError("NNI knows of no experiment that started then")
     experiment = registry.find(starts[min(later)])
-    return load(experiment.folder, alive=manager.manager_process(experiment) is not None)
+    return load(experiment.folder, alive=processes.manager_of(experiment) is not None)
 
 
 def _experiment(path: Path, name: str, problems: list[str]) -> Iterator[Experiment]:

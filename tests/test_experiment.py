@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import experiment
-from guard import launch, manager, registry, results, watchdog, web_server
+from guard import launch, processes, registry, results, watchdog, web_server
 from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
@@ -85,7 +85,7 @@ class Site:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.home))
             for key in registry.read():
-                manager.stop(registry.find(key))
+                processes.stop(registry.find(key))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     process = site.start("run", config, "--port", port)
     try:
         found = site.await_running()
-        seen = {"site": site, "port": port, "experiment": found, "process": manager.manager_process(found)}
+        seen = {"site": site, "port": port, "experiment": found, "process": processes.manager_of(found)}
         seen["sockets"] = web_server.listening(seen["process"])
         seen["local"], seen["own"] = reach("127.0.0.1", port), reach(own_address() or "127.0.0.2", port)
         seen["results"] = site.run("results", "latest", "--out", site.folder / "midway")
@@ -196,8 +196,8 @@ def test_running_experiment_is_not_resumed(crowd: dict) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_left_after_a_run(crowd: dict) -> None:
-    assert manager.is_gone(crowd["process"])
-    assert manager.processes_of(crowd["experiment"]) == []
+    assert processes.is_gone(crowd["process"])
+    assert processes.all_of(crowd["experiment"]) == []
     assert web_server.is_free(crowd["port"])
 
 
@@ -314,14 +314,14 @@ def test_two_users_start_at_the_same_moment(site: Site) -> None:
 def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
     process = site.start("run", site.config("--sleep 60"))
     found = site.await_running()
-    family = manager.processes_of(found)
+    family = processes.all_of(found)
     process.send_signal(number)
     time.sleep(0.5)
     process.send_signal(number)  # impatience must not cut the stop in two
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 128 + number, output
     assert len(family) >= 3
-    assert [member for member in family if not manager.is_gone(member)] == []
+    assert [member for member in family if not processes.is_gone(member)] == []
     assert web_server.is_free(found.port)
     assert "INTERRUPTED" in output
 
@@ -330,7 +330,7 @@ def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
 def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
     process = site.start("run", site.config("--sleep 2"))
     found = site.await_running()
-    manager.manager_process(found).kill()
+    processes.manager_of(found).kill()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "manager is gone: it was killed from outside" in output
@@ -340,7 +340,7 @@ def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
     assert code == 0, output
     assert "2 trials: 2 SUCCEEDED" in output
     assert [row["points"] for row in read_csv(site.folder / "runs" / "toy" / "results.csv")] == ["3", "3"]
-    assert manager.processes_of(found) == []
+    assert processes.all_of(found) == []
 
 
 # ---- no experiment is started below --------------------------------------------------------------------------------
@@ -376,8 +376,8 @@ def test_survivor_is_recognised_by_its_environment_and_ended(site: Site) -> None
     trial = subprocess.Popen(["sleep", "100"], env={**os.environ, **marks})
     other = subprocess.Popen(["sleep", "100"], env={**os.environ, "NNI_EXP_ID": found.id})  # somewhere else
     try:
-        assert [member.pid for member in manager.processes_of(found)] == [trial.pid]
-        manager.end(manager.processes_of(found))
+        assert [member.pid for member in processes.all_of(found)] == [trial.pid]
+        processes.end(processes.all_of(found))
         assert (trial.wait(timeout=5), other.poll()) == (-signal.SIGTERM, None)
     finally:
         for process in (trial, other):
@@ -494,7 +494,7 @@ def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Si
     with socket.socket() as server:
         server.bind(("0.0.0.0", 0))
         server.listen()
-        monkeypatch.setattr(manager, "manager_process", lambda found: psutil.Process())
+        monkeypatch.setattr(processes, "manager_of", lambda found: psutil.Process())
         with pytest.raises(launch.StartFailed, match="reachable from other machines"):
             launch._assert_loopback(Experiment("a", "a", site.folder))
 

@@ -18,7 +18,7 @@ from guard.registry import Experiment
 STOP_SECONDS = 60.0  # NNI's own limit for its shutdown
 
 
-def manager_process(experiment: Experiment) -> psutil.Process | None:
+def manager_of(experiment: Experiment) -> psutil.Process | None:
     """The live NNI manager of this experiment, recognised by its command line."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -46,7 +46,7 @@ def stranger(experiment: Experiment) -> str | None:
     return None
 
 
-def processes_of(experiment: Experiment) -> list[psutil.Process]:
+def all_of(experiment: Experiment) -> list[psutil.Process]:
     """Manager, tuner, trials and their children; never this process or one it was started from."""
     me = psutil.Process()
     spared = {me, *me.parents()}
@@ -98,15 +98,15 @@ def stop(experiment: Experiment, at_once: bool = False) -> list[str]:
     notes = []
     if other := stranger(experiment):
         notes.append(f"pid {experiment.pid} of the registry now belongs to another program, left alone: {other}")
-    processes = processes_of(experiment)  # while the family tree is whole
-    manager = manager_process(experiment)
+    processes = all_of(experiment)  # while the family tree is whole
+    manager = manager_of(experiment)
     if manager is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             manager.kill() if at_once else manager.terminate()
         if wait_gone([manager], STOP_SECONDS):
             notes.append(f"NNI's manager ignored SIGTERM for {STOP_SECONDS:.0f} s and was killed")
             manager.kill()
-    if left := wait_gone(list({*processes, *processes_of(experiment)}), 1.0):
+    if left := wait_gone(list({*processes, *all_of(experiment)}), 1.0):
         notes.append(f"{len(left)} process(es) had outlived NNI's manager and were ended")
         end(left)
     registry.mark_stopped(experiment)
