@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from files import atomic_write
+from files import atomic_write, read_object
 from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
 from guard.lost_trials import revive
 from guard.moved import rename_in
@@ -201,7 +201,7 @@ def draw(state: results.Results, folder: Path) -> None:
     """The pictures of stage 2, known by what its best trial says in result.json; older ones never stay."""
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
-    if state.best is None or (results.read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
+    if state.best is None or (read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
         return
     from reporting import nas_plots  # and with it torch and matplotlib, which nothing else here needs
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from files import read_object
+
 ACTIVE = ("WAITING", "RUNNING")
 ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")  # NNI's events
 BAD = ("FAILED", "NO METRIC", "NOT FINITE")  # states of a trial that make an experiment fail
@@ -320,11 +322,3 @@ def _tail(path: Path, size: int = 8192) -> list[str]:
             return file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def read_object(path: Path) -> dict | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from files import atomic_write, write_json
-from guard.results import Results, Trial, read_object
+from files import atomic_write, read_object, write_json
+from guard.results import Results, Trial
 
 ROWS = 70  # of the table; results.csv has them all
 STATES = ("SUCCEEDED", "DIVERGED", "REFUSED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING",

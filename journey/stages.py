@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from config import command_line, identity, merge
-from files import read_json
+from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
 from guard.registry import Experiment
-from guard.results import read_object
 from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
