@@ -6,20 +6,16 @@ trials at once its web UI, its export and its `trial ls` are wrong for about hal
 compared with NNI's log of what it handed out and with what the trial itself wrote; a disagreement is always shown.
 """
 
-import json
 import math
 import re
-import shutil
-import sqlite3
-import tempfile
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from files import read_object
+from guard import database
+from guard.database import Event, Metric, decoded
 
 ACTIVE = ("WAITING", "RUNNING")
 ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")  # NNI's events
@@ -100,79 +96,39 @@ class Results:
 
 def load(folder: Path, alive: bool) -> Results:
     """Read an experiment's folder, running (`alive`) or not; ValueError if it is none."""
-    profile, events, metrics = _read_database(folder)
-    settings = json.loads(profile[0]) if profile else {}
+    record = database.read(folder)
     log = _Log(folder / "log" / "nnimanager.log")
-    submitted = _submissions(events)
-    trials = _trials(folder, events)
+    submitted = _submissions(record.events)
+    trials = _trials(folder, record.events)
     for trial in trials.values():
-        mine = _of_last_run(trial, metrics)
+        mine = _of_last_run(trial, record.metrics)
         echo = _add_metrics(trial, mine)
-        _add_state(trial, [event[2] for event in events if event[1] == trial.id], log, alive)
+        _add_state(trial, [event.kind for event in record.events if event.trial == trial.id], log, alive)
         _add_parameters(trial, _joined(mine, submitted), log.given.get(trial.id), echo)
         _add_best_known_note(trial, log)
-    return Results(folder.name, settings.get("experimentName") or folder.name, settings, list(trials.values()))
+    name = record.settings.get("experimentName") or folder.name
+    return Results(folder.name, name, record.settings, list(trials.values()))
 
 
-# ---- the database --------------------------------------------------------------------------------------------------
+# ---- what the database says ----------------------------------------------------------------------------------------
 
 
-def _read_database(folder: Path) -> tuple[tuple | None, list[tuple], list[tuple]]:
-    """(profile, trial events, metrics); retried, since a running experiment writes at any moment."""
-    file = folder / "db" / "nni.sqlite"
-    if not file.is_file():
-        raise ValueError(f"{folder}: not an NNI experiment (it has no db/nni.sqlite)")
-    for wait in (0.0, 0.5, 1.0):
-        time.sleep(wait)
-        try:
-            return _query(f"file:{quote(str(file))}?mode=ro")
-        except sqlite3.Error as error:
-            problem = error
-        try:  # a killed manager may leave a journal, which can be rolled back in a copy only
-            return _query_copy(file)
-        except (sqlite3.Error, OSError) as error:
-            problem = error
-    raise ValueError(f"{file}: cannot be read ({problem})")
-
-
-def _query(uri: str) -> tuple[tuple | None, list[tuple], list[tuple]]:
-    connection = sqlite3.connect(uri, uri=True, timeout=5)
-    try:
-        profile = connection.execute(
-            "select params from ExperimentProfile order by revision desc limit 1").fetchone()
-        events = connection.execute(
-            "select timestamp, trialJobId, event, data, logPath, sequenceId, environmentId from TrialJobEvent "
-            "where trialJobId != '' order by rowid").fetchall()
-        metrics = connection.execute(
-            "select timestamp, trialJobId, parameterId, type, data, sequence from MetricData order by rowid").fetchall()
-    finally:
-        connection.close()
-    return profile, events, metrics
-
-
-def _query_copy(file: Path) -> tuple[tuple | None, list[tuple], list[tuple]]:
-    with tempfile.TemporaryDirectory() as folder:
-        for source in file.parent.glob(f"{file.name}*"):
-            shutil.copy(source, folder)
-        return _query(f"file:{quote(str(Path(folder) / file.name))}")
-
-
-def _submissions(events: Iterable[tuple]) -> dict[str, list[tuple[int, dict]]]:
+def _submissions(events: Iterable[Event]) -> dict[str, list[tuple[int, dict]]]:
     """parameter_id -> [(time, parameters)]: several, since the numbering can start again after a resume."""
     found: dict[str, list[tuple[int, dict]]] = {}
-    for timestamp, _, _, data, *_ in events:
-        packed = _json(data) if data else None
+    for event in events:
+        packed = decoded(event.data)
         if isinstance(packed, dict) and isinstance(packed.get("parameters"), dict):
-            found.setdefault(str(packed.get("parameter_id")), []).append((timestamp, packed["parameters"]))
+            found.setdefault(str(packed.get("parameter_id")), []).append((event.timestamp, packed["parameters"]))
     return found
 
 
-def _joined(metrics: list[tuple], submitted: dict[str, list[tuple[int, dict]]]) -> dict | None:
+def _joined(metrics: list[Metric], submitted: dict[str, list[tuple[int, dict]]]) -> dict | None:
     """The parameters of the last metric's parameterId: the latest submitted under it before the metric came."""
-    if not metrics or metrics[-1][2] is None:  # trials added by hand in the web UI have no id
+    if not metrics or metrics[-1].parameter_id is None:  # trials added by hand in the web UI have no id
         return None
-    timestamp, _, parameter_id, *_ = metrics[-1]
-    before = [parameters for sent, parameters in submitted.get(_id(parameter_id), []) if sent <= timestamp]
+    sent_under = submitted.get(_id(metrics[-1].parameter_id), [])
+    before = [parameters for sent, parameters in sent_under if sent <= metrics[-1].timestamp]
     return before[-1] if before else None
 
 
@@ -182,34 +138,35 @@ def _id(parameter_id: Any) -> str:
     return text[:-2] if text.endswith(".0") else text
 
 
-def _trials(folder: Path, events: Iterable[tuple]) -> dict[str, Trial]:
+def _trials(folder: Path, events: Iterable[Event]) -> dict[str, Trial]:
     trials: dict[str, Trial] = {}
-    for timestamp, key, event, _, path, number, environment in events:
-        trial = trials.setdefault(key, Trial(key))
-        trial.number = trial.number or number or 0
-        if environment and path:
-            here = folder / "environments" / environment / "trials" / key
-            trial.folder = here if here.is_dir() else Path(path)
-        if event in ACTIVE:
-            trial.started, trial.seconds = timestamp / 1000, None
-        elif event in ENDED and trial.started is not None:
-            trial.seconds = max(0.0, timestamp / 1000 - trial.started)
+    for event in events:
+        trial = trials.setdefault(event.trial, Trial(event.trial))
+        trial.number = trial.number or event.number or 0
+        if event.environment and event.path:
+            here = folder / "environments" / event.environment / "trials" / event.trial
+            trial.folder = here if here.is_dir() else Path(event.path)
+        if event.kind in ACTIVE:
+            trial.started, trial.seconds = event.timestamp / 1000, None
+        elif event.kind in ENDED and trial.started is not None:
+            trial.seconds = max(0.0, event.timestamp / 1000 - trial.started)
     return trials
 
 
-def _of_last_run(trial: Trial, metrics: Iterable[tuple]) -> list[tuple]:
+def _of_last_run(trial: Trial, metrics: Iterable[Metric]) -> list[Metric]:
     """The trial's metrics; a resume repeats an interrupted trial from the start, and appends."""
-    return [metric for metric in metrics if metric[1] == trial.id and metric[0] >= (trial.started or 0) * 1000 - 1]
+    since = (trial.started or 0) * 1000 - 1
+    return [metric for metric in metrics if metric.trial == trial.id and metric.timestamp >= since]
 
 
-def _add_metrics(trial: Trial, metrics: list[tuple]) -> dict[str, Any]:
+def _add_metrics(trial: Trial, metrics: list[Metric]) -> dict[str, Any]:
     """Fill in the trial's metrics; returns the echoed `run.*` values of its final one."""
     final, echo = None, {}
-    for _, _, _, kind, data, _ in sorted(metrics, key=lambda metric: metric[5]):  # they may overtake each other
-        value = _json(_json(data))
-        if kind == "PERIODICAL":
+    for metric in sorted(metrics, key=lambda metric: metric.sequence):  # they may overtake each other
+        value = decoded(decoded(metric.data))
+        if metric.kind == "PERIODICAL":
             trial.intermediates.append(_number(value))
-        elif kind == "FINAL":
+        elif metric.kind == "FINAL":
             trial.finals += 1
             final = value if trial.finals == 1 else final  # the first is what the tuner learns from
     if isinstance(final, dict):
@@ -226,13 +183,6 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
-def _json(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return None
-
-
 # ---- what NNI's log and the trial itself say -----------------------------------------------------------------------
 
 
@@ -243,7 +193,7 @@ class _Log:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         self.exists = bool(text)
         given = re.findall(r"Trial parameter: (\w+) (\{.*\})", text)
-        self.given = {trial: (_json(packed) or {}).get("parameters") for trial, packed in given}
+        self.given = {trial: (decoded(packed) or {}).get("parameters") for trial, packed in given}
         self.by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
         self.by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
         self.over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
