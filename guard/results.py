@@ -7,7 +7,6 @@ compared with NNI's log of what it handed out and with what the trial itself wro
 """
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from files import read_object
 from guard import database
 from guard.database import Event, Metric, decoded
+from guard.logs import ManagerLog, last_error
 
 ACTIVE = ("WAITING", "RUNNING")
 ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")  # NNI's events
@@ -97,14 +97,14 @@ class Results:
 def load(folder: Path, alive: bool) -> Results:
     """Read an experiment's folder, running (`alive`) or not; ValueError if it is none."""
     record = database.read(folder)
-    log = _Log(folder / "log" / "nnimanager.log")
+    log = ManagerLog(folder)
     submitted = _submissions(record.events)
     trials = _trials(folder, record.events)
     for trial in trials.values():
         mine = _of_last_run(trial, record.metrics)
         echo = _add_metrics(trial, mine)
         _add_state(trial, [event.kind for event in record.events if event.trial == trial.id], log, alive)
-        _add_parameters(trial, _joined(mine, submitted), log.given.get(trial.id), echo)
+        _add_parameters(trial, _joined(mine, submitted), _handed(trial, log), echo)
         _add_best_known_note(trial, log)
     name = record.settings.get("experimentName") or folder.name
     return Results(folder.name, name, record.settings, list(trials.values()))
@@ -186,20 +186,7 @@ def _number(value: Any) -> float:
 # ---- what NNI's log and the trial itself say -----------------------------------------------------------------------
 
 
-class _Log:
-    """The four facts that only nnimanager.log has: which trial was handed what, and who ended it."""
-
-    def __init__(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        self.exists = bool(text)
-        given = re.findall(r"Trial parameter: (\w+) (\{.*\})", text)
-        self.given = {trial: (decoded(packed) or {}).get("parameters") for trial, packed in given}
-        self.by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
-        self.by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
-        self.over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
-
-
-def _add_state(trial: Trial, events: list[str], log: _Log, alive: bool) -> None:
+def _add_state(trial: Trial, events: list[str], log: ManagerLog, alive: bool) -> None:
     state = next((event for event in reversed(events) if event in (*ENDED, *ACTIVE)), "WAITING")
     early = trial.id in log.by_assessor | log.over_time or state == "EARLY_STOPPED"
     by_user = "USER_TO_CANCEL" in events or trial.id in log.by_user
@@ -235,12 +222,17 @@ def _add_parameters(trial: Trial, joined: dict | None, logged: dict | None, echo
                 trial.note = trial.note or f"{name}: NNI gave {value!r}, {source} says {record[name]!r}"
 
 
+def _handed(trial: Trial, log: ManagerLog) -> dict | None:
+    """The parameters that NNI handed out to the trial, by its log."""
+    return (decoded(log.given.get(trial.id)) or {}).get("parameters")
+
+
 def _same(one: Any, other: Any) -> bool:
     numbers = isinstance(one, (int, float)) and isinstance(other, (int, float))
     return math.isclose(one, other, rel_tol=1e-9) if numbers else one == other
 
 
-def _add_best_known_note(trial: Trial, log: _Log) -> None:
+def _add_best_known_note(trial: Trial, log: ManagerLog) -> None:
     if trial.note:
         return
     if trial.state == "FAILED":
@@ -254,21 +246,3 @@ def _add_best_known_note(trial: Trial, log: _Log) -> None:
         trial.note = "over maxTrialDuration"
     if trial.finals > 1:
         trial.note = f"reported {trial.finals} final results, the first counts"
-
-
-def last_error(folder: Path) -> str:
-    """The last line that a trial wrote to stderr, else to its log."""
-    for name in ("trial.stderr", "trial.log"):
-        with_text = [line.strip() for line in _tail(folder / name) if line.strip()]
-        if with_text:
-            return with_text[-1][:200]
-    return f"no message in {folder}"
-
-
-def _tail(path: Path, size: int = 8192) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

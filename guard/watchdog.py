@@ -6,17 +6,15 @@ left to suggest; its exit codes say nothing. What is checked here is what really
 
 import contextlib
 import math
-import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
-from guard import processes, results, web_server
+from guard import logs, processes, results, web_server
 from guard.registry import Experiment
 from guard.results import ACTIVE, Results, Trial
 
@@ -55,7 +53,7 @@ class Watch:
         try:
             while not self.interrupted():
                 if process is None or processes.is_gone(process):
-                    raise ExperimentFailed(f"NNI's manager is gone: {why_gone(self.experiment)}")
+                    raise ExperimentFailed(f"NNI's manager is gone: {logs.why_gone(self.experiment.folder)}")
                 commands = _commands(process)
                 check_storm(commands)
                 state = results.load(self.experiment.folder, alive=True)
@@ -99,7 +97,7 @@ class Watch:
     def problem(self, status: dict, state: Results, commands: list[str]) -> str | None:
         """One line if the experiment cannot go on; `commands` are those of NNI's processes."""
         if status["status"] == "ERROR":
-            said = "; ".join(status["errors"]) or manager_error(self.experiment) or "no message"
+            said = "; ".join(status["errors"]) or logs.manager_error(self.experiment.folder) or "no message"
             return f"NNI says ERROR: {self.tuner_error() or said + ' (its logs name no exception: overloaded?)'}"
         if state.count("FAILED") >= FAILED_FROM_START and state.count("FAILED", *ACTIVE) == len(state.trials):
             failed = [trial for trial in state.trials if trial.state == "FAILED"]
@@ -108,7 +106,8 @@ class Watch:
         error = self.tuner_error() if idle else None
         alive = any("--exp_params" in command for command in commands)
         if self.held("dead", idle and not alive) > DEAD_SECONDS:
-            return f"the tuner died: {error or manager_error(self.experiment) or 'no message'}{hint(error, state)}"
+            said = error or logs.manager_error(self.experiment.folder) or "no message"
+            return f"the tuner died: {said}{hint(error, state)}"
         if self.held("traceback", idle and error is not None) > TRACEBACK_SECONDS:
             return f"the tuner failed and no trial is running: {error}{hint(error, state)}"
         if self.held("stall", idle) > self.stall_seconds:
@@ -116,7 +115,7 @@ class Watch:
         return None
 
     def tuner_error(self) -> str | None:
-        return last_exception(self.experiment.folder / "log" / "dispatcher.log", self.log_start)
+        return logs.tuner_exception(self.experiment.folder, self.log_start)
 
 
 def check_storm(commands: list[str]) -> None:
@@ -150,39 +149,6 @@ def hint(error: str | None, state: Results) -> str:
     return ""
 
 
-def last_exception(path: Path, start: int = 0) -> str | None:
-    """The message of the last traceback in a log, from byte `start` on; None if there is none."""
-    try:
-        text = path.read_bytes()[start:].decode("utf-8", errors="replace")
-    except OSError:
-        return None
-    _, found, after = text.rpartition("Traceback (most recent call last):\n")
-    lines = [line for line in after.splitlines() if line[:1].strip()]  # what is not indented
-    return lines[0][:300] if found and lines else None
-
-
-def manager_error(experiment: Experiment) -> str | None:
-    """The last ERROR of NNI's manager."""
-    try:
-        text = (experiment.folder / "log" / "nnimanager.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    lines = re.findall(r"^\[[^]]*\] (?:ERROR|CRITICAL) \([^)]*\) (.*)", text, re.MULTILINE)
-    return lines[-1][:300] if lines else None
-
-
-def why_gone(experiment: Experiment) -> str:
-    """What nnimanager.log says about the end of the manager."""
-    with contextlib.suppress(OSError):
-        text = (experiment.folder / "log" / "nnimanager.log").read_text(encoding="utf-8", errors="replace")
-        found = re.findall(r"Initiate shutdown: (.*)", text.rpartition("Start NNI manager")[2])
-        if found and found[-1].startswith("SIG"):
-            return f"it was stopped from outside ({found[-1]}, e.g. by nnictl stop)"
-        if found:
-            return f"{found[-1]}; {manager_error(experiment) or 'no error in its log'}"
-    return "it was killed from outside (its log ends without a word); go on with `experiment.py resume`"
-
-
 # ---- progress ------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +167,7 @@ class Progress:
             if trial.state in results.BAD and trial.id not in self.told:
                 self.told.add(trial.id)
                 self._print(f"trial {trial.id} {trial.state}: {trial.note}")
-        facts = describe(state) if state.trials else f"no trial yet, {tuner_says(self.experiment)}"
+        facts = describe(state) if state.trials else f"no trial yet, {logs.tuner_says(self.experiment.folder)}"
         if self.tty:
             line = "  ".join(filter(None, [facts, remaining(state), self.experiment.url]))
             sys.stdout.write("\r\033[K" + line[: shutil.get_terminal_size().columns - 1])
@@ -228,16 +194,6 @@ def describe(state: Results) -> str:
     if best := state.best:
         parts.append(f"best {best.value:.5g}")
     return ", ".join(parts)
-
-
-def tuner_says(experiment: Experiment) -> str:
-    """The last that a tuner of one's own has logged: it may take long over its first proposal."""
-    try:
-        text = (experiment.folder / "log" / "dispatcher.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    lines = re.findall(r"^\[[^]]*\] INFO \((?!nni\b)[^)]*\)+ (.*)", text, re.MULTILINE)
-    return f"the tuner says: {lines[-1][:200]}" if lines else "the tuner is choosing"
 
 
 def remaining(state: Results) -> str:

@@ -512,33 +512,12 @@ def test_storm_of_collectors_is_seen() -> None:
             child.wait()
 
 
-def test_last_exception(tmp_path: Path) -> None:
-    log = tmp_path / "dispatcher.log"
-    first = "Traceback (most recent call last):\n  File x\nKeyError: 1\n"
-    log.write_text(f"[now] INFO\n{first}[now] ERROR\nTraceback (most recent call last):\n  File y\nnni.Oops: a\n b\n")
-    assert watchdog.last_exception(log) == "nni.Oops: a"
-    assert watchdog.last_exception(log, len(log.read_text())) is None
-    assert watchdog.last_exception(tmp_path / "none") is None
-
-
 def test_hint() -> None:
     state = results.Results("a", "a", {}, [results.Trial("T", finals=1)])
     assert "trialConcurrency: 1" in watchdog.hint("KeyError: 3", state)
     assert watchdog.hint("ValueError: x", state) == watchdog.hint(None, state) == ""
     state.trials[0].finals = 2
     assert "trial T called report_final_result twice" in watchdog.hint("KeyError: 3", state)
-
-
-@pytest.mark.parametrize(("log", "words"), [
-    ("[t] ERROR (TaskScheduler) Failed to collect GPU info\n[t] INFO (S) Initiate shutdown: training service initialize"
-     " failed\n", "Failed to collect GPU info"),
-    ("[t] INFO (ShutdownManager) Initiate shutdown: SIGTERM\n", "stopped from outside (SIGTERM"),
-    ("[t] INFO (NNIManager) Trial job A status changed\n", "killed from outside"), (None, "killed from outside")])
-def test_why_gone(tmp_path: Path, log: str | None, words: str) -> None:
-    (tmp_path / "log").mkdir()
-    if log is not None:
-        (tmp_path / "log" / "nnimanager.log").write_text("[t] INFO (main) Start NNI manager\n" + log)
-    assert words in watchdog.why_gone(Experiment("a", "a", tmp_path))
 
 
 def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) -> None:
