@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import experiment
-from guard import launch, processes, registry, results, watchdog, web_server
+from guard import launch, processes, registry, web_server
 from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
@@ -499,27 +499,6 @@ def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Si
             launch._assert_loopback(Experiment("a", "a", site.folder))
 
 
-def test_storm_of_collectors_is_seen() -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(30)", "collect_gpu_info"]
-    children = [subprocess.Popen(command) for _ in range(watchdog.COLLECTORS + 1)]
-    try:
-        with pytest.raises(watchdog.ProcessStorm, match="9 GPU collectors at once"):
-            watchdog.check_storm(watchdog._commands(psutil.Process()))
-        watchdog.check_storm(["python -m nni --exp_params x", "python -m collect_gpu_info"])
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-
-
-def test_hint() -> None:
-    state = results.Results("a", "a", {}, [results.Trial("T", finals=1)])
-    assert "trialConcurrency: 1" in watchdog.hint("KeyError: 3", state)
-    assert watchdog.hint("ValueError: x", state) == watchdog.hint(None, state) == ""
-    state.trials[0].finals = 2
-    assert "trial T called report_final_result twice" in watchdog.hint("KeyError: 3", state)
-
-
 def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as stack:
@@ -529,14 +508,3 @@ def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) ->
         assert signals.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert "still stopping" in capsys.readouterr().err
-
-
-def test_time_left_is_the_smaller_of_trials_and_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    ended = results.Trial("a", state="SUCCEEDED", started=900.0, seconds=59.0)
-    for settings, expected in (({"maxTrialNumber": 3}, "about 2 min left (estimate)"),
-                               ({"maxTrialNumber": 2}, "about 60 s left (estimate)"),
-                               ({"maxTrialNumber": 3, "maxExperimentDuration": "130s"}, "about 30 s left (estimate)"),
-                               ({"maxTrialNumber": 3, "maxExperimentDuration": "1s"}, "about 0 s left (estimate)"),
-                               ({}, "")):
-        assert watchdog.remaining(results.Results("e", "toy", settings, [ended])) == expected
