@@ -7,7 +7,8 @@ import time
 
 from guard import logs
 from guard.registry import Experiment
-from guard.results import ACTIVE, BAD, Results, Trial
+from guard.results import Results
+from guard.trials import ACTIVE, BAD, Trial
 
 LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from files import atomic_write, read_object, write_json
-from guard.results import Results, Trial
+from guard.results import Results
+from guard.trials import Trial
 
 ROWS = 70  # of the table; results.csv has them all
 STATES = ("SUCCEEDED", "DIVERGED", "REFUSED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING",

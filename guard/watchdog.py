@@ -14,7 +14,8 @@ import psutil
 from guard import logs, processes, results, web_server
 from guard.progress import Progress
 from guard.registry import Experiment
-from guard.results import ACTIVE, Results
+from guard.results import Results
+from guard.trials import ACTIVE
 
 POLL_SECONDS = 1.0
 STALL_SECONDS = 300.0  # RUNNING, and no trial waiting or running: slow tuners need a minute, not five

@@ -19,6 +19,7 @@ from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
 from guard.registry import Experiment
+from guard.trials import BAD
 from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
@@ -148,7 +149,7 @@ class ExperimentStage(Stage):
         for experiment in self.experiments():
             with contextlib.suppress(ValueError):
                 state = results.load(experiment.folder, alive=False)
-                if state.settings and not (state.trials and state.count(*results.BAD) == len(state.trials)):
+                if state.settings and not (state.trials and state.count(*BAD) == len(state.trials)):
                     return experiment
         return None
 

@@ -17,8 +17,9 @@ import yaml
 
 from files import read_json
 from guard import processes, registry
-from guard.results import Results, Trial, load
+from guard.results import Results, load
 from guard.results_view import write_best, write_csv
+from guard.trials import Trial
 
 DEPTH = 4  # of folders: runs/<stage>/<name>/seed<number>
 OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from guard.progress import Progress, remaining
-from guard.results import Results, Trial
+from guard.results import Results
+from guard.trials import Trial
 
 
 def test_what_the_tuner_says_is_shown_while_there_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from guard import watchdog
-from guard.results import Results, Trial
+from guard.results import Results
+from guard.trials import Trial
 
 
 def test_storm_of_collectors_is_seen() -> None:

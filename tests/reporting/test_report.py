@@ -18,8 +18,9 @@ from PIL import Image
 import report
 from conftest import ROOT
 from fake_experiment import Fake
-from guard.results import Results, Trial
+from guard.results import Results
 from guard.results_view import write_best, write_csv
+from guard.trials import Trial
 from models.darts.genotype import EDGES, OPERATIONS, Genotype
 from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from pictures.dataset import Pictures
