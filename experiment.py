@@ -20,6 +20,7 @@ import yaml
 
 from files import atomic_write, read_object
 from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
+from guard.experiment_file import load_config
 from guard.lost_trials import revive
 from guard.moved import rename_in
 from guard.registry import Experiment
@@ -83,7 +84,7 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     for text, (_, equals, _) in zip(arguments.set, pairs, strict=True):
         if not equals:
             raise ValueError(f"--set {text}: must be KEY=VALUE")
-    config = preflight.load_config(arguments.config, {key: value for key, _, value in pairs})
+    config = load_config(arguments.config, {key: value for key, _, value in pairs})
     return config, free_port(arguments.port)
 
 
