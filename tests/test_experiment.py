@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 import experiment
-from guard import launch, processes, registry, web_server
+from guard import processes, registry, web_server
 from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
@@ -370,21 +370,6 @@ def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
         sleeper.wait()
 
 
-def test_survivor_is_recognised_by_its_environment_and_ended(site: Site) -> None:
-    found = register(site, 1)
-    marks = {"NNI_EXP_ID": found.id, "NNI_OUTPUT_DIR": str(found.folder / "environments" / "x")}
-    trial = subprocess.Popen(["sleep", "100"], env={**os.environ, **marks})
-    other = subprocess.Popen(["sleep", "100"], env={**os.environ, "NNI_EXP_ID": found.id})  # somewhere else
-    try:
-        assert [member.pid for member in processes.all_of(found)] == [trial.pid]
-        processes.end(processes.all_of(found))
-        assert (trial.wait(timeout=5), other.poll()) == (-signal.SIGTERM, None)
-    finally:
-        for process in (trial, other):
-            process.kill()
-            process.wait()
-
-
 def test_taken_port(site: Site) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -392,9 +377,6 @@ def test_taken_port(site: Site) -> None:
         port = server.getsockname()[1]
         code, output = site.run("run", site.config(), "--port", port)
         assert (code, f"--port {port}: taken" in output) == (2, True)
-        with pytest.raises(ValueError, match="taken"):
-            web_server.pick_port(port)
-        assert web_server.pick_port(None, port) > port
     assert site.latest() is None
 
 
@@ -442,61 +424,6 @@ def test_mistake_gets_one_line(site: Site, monkeypatch: pytest.MonkeyPatch, caps
     assert experiment.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
-
-
-def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
-    import nni_node
-
-    script = """
-        const net = require('net'), http = require('http');
-        const forms = [s => s.listen(0), s => s.listen('0'), s => s.listen(0, () => {}), s => s.listen(0, '0.0.0.0'),
-                       s => s.listen(0, null, 5), s => s.listen(0, 5), s => s.listen({port: 0}),
-                       s => s.listen({port: 0, host: '::'}), s => s.listen(0, undefined, () => {}), s => s.listen()];
-        for (const form of forms) for (const make of [net.createServer, http.createServer]) {
-            const server = make();
-            form(server);
-            server.on('listening', () => { console.log(server.address().address); server.close(); });
-        }"""
-    node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", launch.PRELOAD, "-e", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == ["127.0.0.1"] * 20, done.stderr
-
-
-def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
-    import nni_node
-
-    script = """
-        const { promisify } = require('util');
-        for (const words of ['Tuner did not connect', 'another']) {
-            const timer = setTimeout(new Function(`return '${words}'`), 10000);
-            console.log(timer._idleTimeout);
-            clearTimeout(timer);
-        }
-        promisify(setTimeout)(1, 'promised').then(console.log);"""
-    node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", launch.PRELOAD, "-e", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
-
-
-def test_launch_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
-    monkeypatch.setenv("NNI_PLATFORM", "local")
-    monkeypatch.setattr(launch, "PRELOAD", Path('/a b/"c"/loopback.cjs'))
-    environment = launch.environment()
-    assert environment["NODE_OPTIONS"] == '--no-warnings --require="/a b/\\"c\\"/loopback.cjs"'
-    assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
-    assert "NNI_PLATFORM" not in environment
-
-
-def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
-    with socket.socket() as server:
-        server.bind(("0.0.0.0", 0))
-        server.listen()
-        monkeypatch.setattr(processes, "manager_of", lambda found: psutil.Process())
-        with pytest.raises(launch.StartFailed, match="reachable from other machines"):
-            launch._assert_loopback(Experiment("a", "a", site.folder))
 
 
 def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) -> None:
