@@ -28,6 +28,7 @@ from conftest import ROOT
 from fake_experiment import Fake
 from files import write_json
 from guard import processes
+from guard.moved import MOVED
 from guard.registry import Experiment
 from journey import budgets
 from journey.processes import at_work, execute
@@ -183,6 +184,21 @@ def test_experiment_of_which_every_trial_failed_is_begun_anew(tmp_path: Path) ->
     fake.event("B", "RUNNING", 1)  # and then the power failed
     fake.load()
     assert stage.found().id == "abcdefgh" and stage.command(go_on=True)[2] == "resume"
+
+
+def test_experiment_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    """Its own file, and what the pipeline is told, name the tuner and its score where they lay then."""
+    given = {**budgets.fitted("demo", "classic_nas", 1437), "tuner.classArgs.score": "models.nas_scores.macs"}
+    stage = ExperimentStage("classic_nas", plan(tmp_path), given)
+    fake = Fake(stage.home / "abcdefgh")
+    fake.trial("A", 0, 0.5)
+    fake.load()
+    text = yaml.safe_dump(stage.config())
+    for before, now in MOVED.items():
+        text = text.replace(now, before)
+    assert "nas_tuner.EvolutionTuner" in text and "models.nas_scores.macs" in text
+    (stage.folder / "config.yml").write_text(text)
+    assert stage.progress() == BEGUN
 
 
 def test_nnictl_is_not_needed_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
