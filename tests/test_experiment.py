@@ -346,14 +346,13 @@ def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
 # ---- no experiment is started below --------------------------------------------------------------------------------
 
 
-def register(site: Site, pid: int) -> Experiment:
+def register(site: Site, pid: int) -> None:
     """An experiment that NNI's registry calls running under this pid."""
     home = site.home / "nni-experiments"
     home.mkdir()
     record = {"id": "old12345", "experimentName": "old", "pid": pid, "port": 8080, "status": "RUNNING",
               "startTime": 1, "logDir": str(home)}
     (home / ".experiment").write_text(json.dumps({"old12345": record}))
-    return Experiment("old12345", "old", home / "old12345", pid, 8080, "RUNNING")
 
 
 def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
