@@ -18,9 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from files import atomic_write
-from guard import lost_trials, manager, moved, preflight, results, results_view, watchdog
-from guard.manager import Experiment
+from files import atomic_write, read_object
+from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
+from guard.experiment_file import load_config
+from guard.lost_trials import revive
+from guard.moved import rename_in
+from guard.registry import Experiment
 from training.stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (manager.StartFailed, watchdog.ExperimentFailed) as error:
+    except (launch.StartFailed, watchdog.ExperimentFailed) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
 
@@ -81,22 +84,22 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     for text, (_, equals, _) in zip(arguments.set, pairs, strict=True):
         if not equals:
             raise ValueError(f"--set {text}: must be KEY=VALUE")
-    config = preflight.load_config(arguments.config, {key: value for key, _, value in pairs})
+    config = load_config(arguments.config, {key: value for key, _, value in pairs})
     return config, free_port(arguments.port)
 
 
-def free_port(wanted: int | None, usual: int = manager.DEFAULT_PORT) -> int:
+def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
     """The port of the web UI; says why, if it is not the usual one."""
-    port = manager.pick_port(wanted, usual)
+    port = web_server.pick_port(wanted, usual)
     if wanted is None and port != usual:
-        print(f"port {usual} is taken by {manager.holder(usual)}; using the next free one, {port}", flush=True)
+        print(f"port {usual} is taken by {web_server.holder(usual)}; using the next free one, {port}", flush=True)
     return port
 
 
 def run(arguments: argparse.Namespace) -> int:
     """check, start, watch, show the results, stop"""
     with Signals() as signals:
-        with manager.start_lock():
+        with launch.start_lock():
             config, port = load(arguments)
             problems = [finding for finding in preflight.check(config, port) if finding.problem]
             if problems:
@@ -107,44 +110,44 @@ def run(arguments: argparse.Namespace) -> int:
             with atomic_write(file) as stream:
                 yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
             print(f"checks passed, starting NNI on port {port}", flush=True)
-            home = Path(config.get("experimentWorkingDirectory") or manager.registry_folder())
-            experiment = manager.create(file, port, home)
+            home = Path(config.get("experimentWorkingDirectory") or registry.home())
+            experiment = launch.create(file, port, home)
         return follow(experiment, arguments, signals)
 
 
 def _assert_reachable(config: dict) -> None:
     """Workers of the remote service call back to the web port, which listens on this machine only."""
     address = str(config.get("nniManagerIp", ""))
-    if config["trainingService"].get("platform") == "remote" and not manager.is_loopback(address):
+    if config["trainingService"].get("platform") == "remote" and not web_server.is_loopback(address):
         raise ValueError("nniManagerIp: must be 127.0.0.1 for the remote service, with `ssh -R PORT:127.0.0.1:PORT "
                          "WORKER` open to each worker: the web port is not reachable from other machines")
 
 
 def resume(arguments: argparse.Namespace) -> int:
     """go on with a stopped or killed experiment"""
-    experiment = manager.find(arguments.experiment)
+    experiment = registry.find(arguments.experiment)
     with Signals() as signals:
-        with manager.start_lock():
+        with launch.start_lock():
             results.load(experiment.folder, alive=False)  # ValueError if there is nothing to go on with
-            if manager.manager_process(experiment):
+            if processes.manager_of(experiment):
                 raise ValueError(f"{experiment.id} is running ({experiment.url}); stop it first")
             _await_survivors(experiment)
-            lost_trials.revive(experiment.folder)
-            moved.rename_in(experiment.folder)
-            port = free_port(arguments.port, experiment.port or manager.DEFAULT_PORT)
+            revive(experiment.folder)
+            rename_in(experiment.folder)
+            port = free_port(arguments.port, experiment.port or web_server.DEFAULT_PORT)
             log = experiment.folder / "log" / "dispatcher.log"
             log_start = log.stat().st_size if log.exists() else 0
             print(f"resuming {experiment.id} on port {port}", flush=True)
-            experiment = manager.resume(experiment, port)
+            experiment = launch.resume(experiment, port)
         return follow(experiment, arguments, signals, log_start)
 
 
 def _await_survivors(experiment: Experiment) -> None:
     """A tuner that has outlived its manager would take the place of the new one."""
-    if survivors := manager.processes_of(experiment):
+    if survivors := processes.all_of(experiment):
         print(f"waiting up to {SURVIVOR_SECONDS:.0f} s for {len(survivors)} surviving process(es) of {experiment.id}")
-        manager.wait_gone(survivors, SURVIVOR_SECONDS)
-    _tell(manager.stop(experiment))
+        processes.wait_gone(survivors, SURVIVOR_SECONDS)
+    _tell(processes.stop(experiment))
 
 
 def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signals, log_start: int = 0) -> int:
@@ -161,7 +164,7 @@ def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signa
     finally:
         if not keep:
             print("stopping NNI (takes a few seconds)", flush=True)
-            _tell(manager.stop(experiment, at_once))
+            _tell(processes.stop(experiment, at_once))
     code = report(experiment, arguments, alive=keep, reason=reason, finished=finished)
     if keep:
         print(f"web UI still up: {experiment.url}  end it with: python experiment.py stop {experiment.id}")
@@ -199,7 +202,7 @@ def draw(state: results.Results, folder: Path) -> None:
     """The pictures of stage 2, known by what its best trial says in result.json; older ones never stay."""
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
-    if state.best is None or (results.read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
+    if state.best is None or (read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
         return
     from reporting import nas_plots  # and with it torch and matplotlib, which nothing else here needs
 
@@ -217,16 +220,16 @@ def folder_of(name: str) -> Path:
 
 def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
-    experiment = manager.find(arguments.experiment)
-    return report(experiment, arguments, alive=manager.manager_process(experiment) is not None)
+    experiment = registry.find(arguments.experiment)
+    return report(experiment, arguments, alive=processes.manager_of(experiment) is not None)
 
 
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
-    experiment = manager.find(arguments.experiment)
-    was_running = bool(manager.processes_of(experiment))
-    _tell(manager.stop(experiment))
-    if left := manager.processes_of(experiment):
+    experiment = registry.find(arguments.experiment)
+    was_running = bool(processes.all_of(experiment))
+    _tell(processes.stop(experiment))
+    if left := processes.all_of(experiment):
         raise watchdog.ExperimentFailed(f"{experiment.id}: still there: " + ", ".join(str(p.pid) for p in left))
     print(f"{experiment.id} stopped" if was_running else f"{experiment.id} was not running")
     return 0

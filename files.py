@@ -58,6 +58,15 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: not valid JSON ({error})") from None
 
 
+def read_object(path: str | os.PathLike) -> dict | None:
+    """Read a JSON object; None where there is none, or no whole one."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _umask() -> int:
     value = os.umask(0)
     os.umask(value)

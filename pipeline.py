@@ -34,7 +34,7 @@ from pathlib import Path
 
 from config import command_line, merge, run_script
 from files import atomic_write, read_json
-from guard import manager, preflight
+from guard import preflight, web_server
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
@@ -139,7 +139,7 @@ def check(stages: list[AnyStage]) -> int:
     """What can be known before the start: results that do not belong here (ValueError), traps of NNI (exit code 2)."""
     waiting = [stage for stage in stages if stage.progress() != FINISHED and isinstance(stage, ExperimentStage)]
     for stage in waiting:
-        problems = [found for found in preflight.check(stage.config(), manager.pick_port(None)) if found.problem]
+        problems = [found for found in preflight.check(stage.config(), web_server.pick_port(None)) if found.problem]
         if problems:
             print(f"{stage.name}:\n{preflight.render(problems)}", file=sys.stderr)
             return 2

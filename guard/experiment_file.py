@@ -20,13 +20,14 @@ KINDS = ("tuner", "assessor")
 def load_config(path: str | os.PathLike, overrides: Mapping[str, str] = MappingProxyType({})) -> dict:
     """Read an experiment file, apply `--set KEY=VALUE`, make its paths absolute and its keys NNI's camelCase.
 
-    Absolute, because the result is written elsewhere and NNI starts relative paths at the file it reads.
+    Absolute, because the result is written elsewhere and NNI starts relative paths at the file it reads. What an
+    earlier version named where it lay then, in the file or in an override, is named as it lies now.
     Raises ValueError with one line for anything that is not a usable experiment file.
     """
-    config = _named(renamed(read_yaml(Path(path))), str(path))
+    config = _named(read_yaml(Path(path)), str(path))
     for key, text in overrides.items():
         config = _named(_overridden(config, key, text), f"--set {key}")
-    return _absolute(config, Path(path).resolve().parent)
+    return _absolute(renamed(config), Path(path).resolve().parent)
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:

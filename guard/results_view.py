@@ -9,8 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from files import atomic_write, write_json
-from guard.results import Results, Trial, read_object
+from files import atomic_write, read_object, write_json
+from guard.results import Results
+from guard.trials import Trial
 
 ROWS = 70  # of the table; results.csv has them all
 STATES = ("SUCCEEDED", "DIVERGED", "REFUSED", "NOT FINITE", "NO METRIC", "STOPPED EARLY", "RUNNING", "WAITING",
@@ -85,7 +86,7 @@ def summary(results: Results) -> str:
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """Every trial, best first; parameters as `run.<name>`, empty where they are not known."""
+    """Every trial, best first; parameters as `run.<name>`, empty where they are not known. `read_csv` reads it."""
     names = parameter_names(results)
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -97,6 +98,43 @@ def write_csv(results: Results, path: Path) -> None:
             writer.writerow([trial.id, trial.number, trial.state, trial.value,
                              *(parameters.get(name, "") for name in names), results.best_intermediate(trial),
                              points[-1] if points else None, len(points), trial.seconds, trial.mismatch, trial.note])
+
+
+def read_csv(file: Path) -> tuple[list[str], list[Trial]]:
+    """Parameter names and trials of a file of `write_csv`; ValueError, KeyError or OSError if it is none."""
+    with open(file, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        header = reader.fieldnames or []
+        if missing := [key for key in ("trial", "state", "metric") if key not in header]:
+            raise ValueError(f"no column {missing[0]}")
+        names = [key.removeprefix("run.") for key in header if key.startswith("run.")]
+        return names, [_trial(row, names) for row in reader if None not in row.values()]
+
+
+def _trial(row: dict[str, str], names: list[str]) -> Trial:
+    parameters = {name: _value(row[f"run.{name}"]) for name in names if row[f"run.{name}"] != ""}
+    metric, seconds = finite(_value(row["metric"])), finite(_value(row.get("seconds", "")))
+    state = "NOT FINITE" if row["state"] == "SUCCEEDED" and metric is None else row["state"]
+    return Trial(row["trial"], state=state, parameters=parameters or None, value=metric, seconds=seconds,
+                 note=row.get("note", ""), mismatch=row.get("mismatch") == "True")
+
+
+def _value(text: str) -> Any:
+    """A number where it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def finite(value: Any) -> float | None:
+    """As a float; None for what is no number, or NaN, or infinity."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
 
 
 def write_best(results: Results, path: Path, finished: bool = False) -> bool:
@@ -118,17 +156,17 @@ def write_best(results: Results, path: Path, finished: bool = False) -> bool:
         "metric": "default",
         "value": best.value,
         "parameters": best.parameters,
-        "result": _finite(read_object(best.folder / "result.json")),
+        "result": _nullable(read_object(best.folder / "result.json")),
         "trials": {"total": len(results.trials), **counts},
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
     })
     return True
 
 
-def _finite(value: Any) -> Any:
+def _nullable(value: Any) -> Any:
     """NaN and infinity, which JSON does not have, as null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _nullable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [_nullable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

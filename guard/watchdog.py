@@ -5,20 +5,17 @@ left to suggest; its exit codes say nothing. What is checked here is what really
 """
 
 import contextlib
-import math
-import re
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
-from guard import manager, results
-from guard.manager import Experiment
-from guard.results import ACTIVE, Results, Trial
+from guard import logs, processes, results, web_server
+from guard.progress import Progress
+from guard.registry import Experiment
+from guard.results import Results
+from guard.trials import ACTIVE
 
 POLL_SECONDS = 1.0
 STALL_SECONDS = 300.0  # RUNNING, and no trial waiting or running: slow tuners need a minute, not five
@@ -28,7 +25,6 @@ SILENT_SECONDS = 60.0  # no answer from the web server although its process live
 EXHAUSTED_SECONDS = 5.0  # the tuner has no more trials and none is running
 COLLECTORS = 8  # GPU info collectors at once; NNI needs one
 FAILED_FROM_START = 5  # so many failed trials and none of another kind: the script is broken
-LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
 
 
 class ExperimentFailed(RuntimeError):
@@ -50,12 +46,12 @@ class Watch:
     since: dict[str, float] = field(default_factory=dict)  # condition -> when it became true
 
     def follow(self) -> None:
-        process = manager.manager_process(self.experiment)
+        process = processes.manager_of(self.experiment)
         progress = Progress(self.experiment)
         try:
             while not self.interrupted():
-                if process is None or manager.is_gone(process):
-                    raise ExperimentFailed(f"NNI's manager is gone: {why_gone(self.experiment)}")
+                if process is None or processes.is_gone(process):
+                    raise ExperimentFailed(f"NNI's manager is gone: {logs.why_gone(self.experiment.folder)}")
                 commands = _commands(process)
                 check_storm(commands)
                 state = results.load(self.experiment.folder, alive=True)
@@ -83,7 +79,7 @@ class Watch:
 
     def status(self) -> dict | None:
         try:
-            status = manager.get(self.experiment, "check-status")
+            status = web_server.get(self.experiment, "check-status")
         except (OSError, ValueError) as error:
             if self.held("silent", True) > SILENT_SECONDS:
                 message = f"NNI's web server has not answered for {SILENT_SECONDS:.0f} s ({error})"
@@ -99,7 +95,7 @@ class Watch:
     def problem(self, status: dict, state: Results, commands: list[str]) -> str | None:
         """One line if the experiment cannot go on; `commands` are those of NNI's processes."""
         if status["status"] == "ERROR":
-            said = "; ".join(status["errors"]) or manager_error(self.experiment) or "no message"
+            said = "; ".join(status["errors"]) or logs.manager_error(self.experiment.folder) or "no message"
             return f"NNI says ERROR: {self.tuner_error() or said + ' (its logs name no exception: overloaded?)'}"
         if state.count("FAILED") >= FAILED_FROM_START and state.count("FAILED", *ACTIVE) == len(state.trials):
             failed = [trial for trial in state.trials if trial.state == "FAILED"]
@@ -108,7 +104,8 @@ class Watch:
         error = self.tuner_error() if idle else None
         alive = any("--exp_params" in command for command in commands)
         if self.held("dead", idle and not alive) > DEAD_SECONDS:
-            return f"the tuner died: {error or manager_error(self.experiment) or 'no message'}{hint(error, state)}"
+            said = error or logs.manager_error(self.experiment.folder) or "no message"
+            return f"the tuner died: {said}{hint(error, state)}"
         if self.held("traceback", idle and error is not None) > TRACEBACK_SECONDS:
             return f"the tuner failed and no trial is running: {error}{hint(error, state)}"
         if self.held("stall", idle) > self.stall_seconds:
@@ -116,7 +113,7 @@ class Watch:
         return None
 
     def tuner_error(self) -> str | None:
-        return last_exception(self.experiment.folder / "log" / "dispatcher.log", self.log_start)
+        return logs.tuner_exception(self.experiment.folder, self.log_start)
 
 
 def check_storm(commands: list[str]) -> None:
@@ -137,9 +134,6 @@ def _commands(process: psutil.Process) -> list[str]:
     return commands
 
 
-# ---- reasons -------------------------------------------------------------------------------------------------------
-
-
 def hint(error: str | None, state: Results) -> str:
     """TPE and Evolution die when a result comes that they do not expect, and do not say what is behind it."""
     if found := [trial.id for trial in state.trials if trial.finals > 1]:
@@ -148,125 +142,3 @@ def hint(error: str | None, state: Results) -> str:
         return (" (NNI 3.0 gave a trial the parameters meant for another one, which this tuner does not survive: "
                 "use trialConcurrency: 1, or the Random tuner)")
     return ""
-
-
-def last_exception(path: Path, start: int = 0) -> str | None:
-    """The message of the last traceback in a log, from byte `start` on; None if there is none."""
-    try:
-        text = path.read_bytes()[start:].decode("utf-8", errors="replace")
-    except OSError:
-        return None
-    _, found, after = text.rpartition("Traceback (most recent call last):\n")
-    lines = [line for line in after.splitlines() if line[:1].strip()]  # what is not indented
-    return lines[0][:300] if found and lines else None
-
-
-def manager_error(experiment: Experiment) -> str | None:
-    """The last ERROR of NNI's manager."""
-    try:
-        text = (experiment.folder / "log" / "nnimanager.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    lines = re.findall(r"^\[[^]]*\] (?:ERROR|CRITICAL) \([^)]*\) (.*)", text, re.MULTILINE)
-    return lines[-1][:300] if lines else None
-
-
-def why_gone(experiment: Experiment) -> str:
-    """What nnimanager.log says about the end of the manager."""
-    with contextlib.suppress(OSError):
-        text = (experiment.folder / "log" / "nnimanager.log").read_text(encoding="utf-8", errors="replace")
-        found = re.findall(r"Initiate shutdown: (.*)", text.rpartition("Start NNI manager")[2])
-        if found and found[-1].startswith("SIG"):
-            return f"it was stopped from outside ({found[-1]}, e.g. by nnictl stop)"
-        if found:
-            return f"{found[-1]}; {manager_error(experiment) or 'no error in its log'}"
-    return "it was killed from outside (its log ends without a word); go on with `experiment.py resume`"
-
-
-# ---- progress ------------------------------------------------------------------------------------------------------
-
-
-class Progress:
-    """One line that is rewritten on a terminal; elsewhere a new line now and then, and only if something changed."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self.tty = sys.stdout.isatty()
-        self.shown = ""
-        self.shown_at = -LINE_SECONDS
-        self.told: set[str] = set()  # trials whose failure was told
-
-    def show(self, state: Results) -> None:
-        for trial in state.trials:
-            if trial.state in results.BAD and trial.id not in self.told:
-                self.told.add(trial.id)
-                self._print(f"trial {trial.id} {trial.state}: {trial.note}")
-        facts = describe(state) if state.trials else f"no trial yet, {tuner_says(self.experiment)}"
-        if self.tty:
-            line = "  ".join(filter(None, [facts, remaining(state), self.experiment.url]))
-            sys.stdout.write("\r\033[K" + line[: shutil.get_terminal_size().columns - 1])
-            sys.stdout.flush()
-            self.shown = line
-        elif facts != self.shown and time.monotonic() - self.shown_at >= LINE_SECONDS:
-            self.shown, self.shown_at = facts, time.monotonic()
-            self._print(f"{facts}  {remaining(state)}".rstrip())
-
-    def _print(self, line: str) -> None:
-        print("\r\033[K" * self.tty + line, flush=True)
-
-    def close(self) -> None:
-        if self.tty and self.shown:
-            print(flush=True)
-
-
-def describe(state: Results) -> str:
-    """`7/40 done, 1 running, 0 failed, 2 stopped early, best 0.8431`."""
-    total = state.settings.get("maxTrialNumber")
-    done = len(state.trials) - state.count(*ACTIVE)
-    parts = [f"{done}/{total} done" if total else f"{done} done", f"{state.count(*ACTIVE)} running",
-             f"{state.count(*results.BAD)} failed", f"{state.count('STOPPED EARLY')} stopped early"]
-    if best := state.best:
-        parts.append(f"best {best.value:.5g}")
-    return ", ".join(parts)
-
-
-def tuner_says(experiment: Experiment) -> str:
-    """The last that a tuner of one's own has logged: it may take long over its first proposal."""
-    try:
-        text = (experiment.folder / "log" / "dispatcher.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    lines = re.findall(r"^\[[^]]*\] INFO \((?!nni\b)[^)]*\)+ (.*)", text, re.MULTILINE)
-    return f"the tuner says: {lines[-1][:200]}" if lines else "the tuner is choosing"
-
-
-def remaining(state: Results) -> str:
-    """An estimate from the mean duration of the trials so far and the time limit; empty before the first has ended."""
-    ended = [trial.seconds for trial in state.trials if trial.seconds is not None]
-    total = state.settings.get("maxTrialNumber")
-    if not ended or not total:
-        return ""
-    mean = sum(ended) / len(ended) + 1.0  # NNI takes about a second between two trials
-    running = [trial for trial in state.trials if trial.state in ACTIVE]
-    left = (total - len(state.trials)) * mean + sum(max(0.0, mean - _age(trial)) for trial in running)
-    left = min(left / state.settings.get("trialConcurrency", 1), _within_limit(state))
-    return f"about {_duration(left)} left (estimate)"
-
-
-def _within_limit(state: Results) -> float:
-    """Seconds until maxExperimentDuration, counted from the first trial."""
-    from nni.experiment.config.utils import parse_time  # slow to import, and nnictl has done so by now
-
-    limit = state.settings.get("maxExperimentDuration")
-    oldest = max((_age(trial) for trial in state.trials), default=0.0)
-    return max(0.0, parse_time(limit) - oldest) if limit else math.inf
-
-
-def _age(trial: Trial) -> float:
-    return max(0.0, time.time() - trial.started) if trial.started else 0.0
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

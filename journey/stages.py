@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from config import command_line, identity, merge
-from files import read_json
-from guard import experiment_file, manager, results
-from guard.manager import Experiment
+from files import read_json, read_object
+from guard import experiment_file, processes, results
 from guard.moved import renamed
-from guard.results import read_object
+from guard.registry import Experiment
+from guard.trials import BAD
 from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
@@ -149,17 +149,17 @@ class ExperimentStage(Stage):
         for experiment in self.experiments():
             with contextlib.suppress(ValueError):
                 state = results.load(experiment.folder, alive=False)
-                if state.settings and not (state.trials and state.count(*results.BAD) == len(state.trials)):
+                if state.settings and not (state.trials and state.count(*BAD) == len(state.trials)):
                     return experiment
         return None
 
     def stop_leftovers(self) -> None:
         """End what a killed pipeline has left running."""
         for experiment in self.experiments():
-            if processes := manager.processes_of(experiment):
-                print(f"{self.name}: stopping {len(processes)} processes of NNI experiment {experiment.id}, left by an "
+            if left := processes.all_of(experiment):
+                print(f"{self.name}: stopping {len(left)} processes of NNI experiment {experiment.id}, left by an "
                       "earlier run", flush=True)
-                for note in manager.stop(experiment):
+                for note in processes.stop(experiment):
                     print(f"note: {note}", flush=True)
 
     def progress(self) -> str:

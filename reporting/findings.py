@@ -4,9 +4,7 @@ result.json), grouped by what must be equal to compare two results: the data set
 Nothing that is broken raises: it is told in `problems`, and the rest is kept.
 """
 
-import csv
 import json
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,9 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from files import read_json
-from guard import manager
-from guard.results import Results, Trial, load
-from guard.results_view import write_best, write_csv
+from guard import processes, registry
+from guard.results import Results, load
+from guard.results_view import finite, read_csv, write_best, write_csv
+from guard.trials import Trial
 
 DEPTH = 4  # of folders: runs/<stage>/<name>/seed<number>
 OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all
@@ -128,7 +127,7 @@ def finished(run: Run) -> float:
 def tests(run: Run) -> dict[str, Any] | None:
     """The figures of the test pictures, if the run is one that has read them."""
     test = (run.result or {}).get("test")
-    return test if isinstance(test, dict) and _number(test.get("accuracy")) is not None else None
+    return test if isinstance(test, dict) and finite(test.get("accuracy")) is not None else None
 
 
 def origin_of(result: dict[str, Any]) -> Origin:
@@ -222,14 +221,14 @@ def so_far(path: Path) -> Results | None:
         return None
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     name = settings.get("experimentName") if isinstance(settings, dict) else None
-    starts = {record.get("startTime") or 0: key for key, record in manager.read_registry().items()
+    starts = {record.get("startTime") or 0: key for key, record in registry.read().items()
               if record.get("experimentName") == name}
     written = 1000 * config.stat().st_mtime  # just before the start
     later = [start for start in starts if start >= written]
     if not later:
         raise ValueError("NNI knows of no experiment that started then")
-    experiment = manager.find(starts[min(later)])
-    return load(experiment.folder, alive=manager.manager_process(experiment) is not None)
+    experiment = registry.find(starts[min(later)])
+    return load(experiment.folder, alive=processes.manager_of(experiment) is not None)
 
 
 def _experiment(path: Path, name: str, problems: list[str]) -> Iterator[Experiment]:
@@ -239,7 +238,7 @@ def _experiment(path: Path, name: str, problems: list[str]) -> Iterator[Experime
         problems.append(f"`{name}/best.json`: no whole result of its best trial; its data set is unknown")
         best = {**best, "result": None}
     try:
-        names, trials = read_trials(path / "results.csv")
+        names, trials = read_csv(path / "results.csv")
     except (ValueError, OSError, KeyError) as error:
         problems.append(f"`{name}/results.csv`: cannot be read ({error})")
         return
@@ -249,39 +248,3 @@ def _experiment(path: Path, name: str, problems: list[str]) -> Iterator[Experime
     told = best or {}
     state = Results(str(told.get("experiment", "")), str(told.get("stage", name)), {}, trials)
     yield Experiment(name, state, names, best)
-
-
-def read_trials(file: Path) -> tuple[list[str], list[Trial]]:
-    """Parameter names and trials, in the order of results.csv, as guard/results_view.py writes it."""
-    with open(file, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        header = reader.fieldnames or []
-        if missing := [key for key in ("trial", "state", "metric") if key not in header]:
-            raise ValueError(f"no column {missing[0]}")
-        names = [key.removeprefix("run.") for key in header if key.startswith("run.")]
-        return names, [_trial(row, names) for row in reader if None not in row.values()]
-
-
-def _trial(row: dict[str, str], names: list[str]) -> Trial:
-    parameters = {name: _value(row[f"run.{name}"]) for name in names if row[f"run.{name}"] != ""}
-    metric, seconds = _number(_value(row["metric"])), _number(_value(row.get("seconds", "")))
-    state = "NOT FINITE" if row["state"] == "SUCCEEDED" and metric is None else row["state"]
-    return Trial(row["trial"], state=state, parameters=parameters or None, value=metric, seconds=seconds,
-                 note=row.get("note", ""), mismatch=row.get("mismatch") == "True")
-
-
-def _value(text: str) -> Any:
-    """A number where it is one."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _number(value: Any) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None

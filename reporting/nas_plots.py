@@ -18,8 +18,8 @@ from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Curve
 
 from config import NOT_COMPUTED
-from files import atomic_write
-from guard.results import Results, read_object
+from files import atomic_write, read_object
+from guard.results import Results
 from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, skips
 from models.mobilenet_space.space import BASELINE, check_sample, count_macs, count_parameters
 

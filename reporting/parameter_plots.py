@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from guard.results import Trial
+from guard.trials import Trial
 from reporting.plots import BEST, COLORS, VAL
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from guard.results import Trial
+from guard.trials import Trial
 from models.darts.genotype import Genotype
 from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text

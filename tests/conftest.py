@@ -18,7 +18,8 @@ from training import trial
 ROOT = Path(__file__).parent.parent
 
 
-START_NNI = re.compile(r"(test_experiment|nas/test_tuner|test_webui)\.py|test_pipeline\.py::test_(ten_kills|interrupt)_"
+START_NNI = re.compile(r"(test_experiment|nas/test_tuner|test_moved|test_webui)\.py"
+                       r"|test_pipeline\.py::test_(ten_kills|interrupt)_"
                        r"|test_readme\.py::test_command\[(python experiment|make demo|NODE_OPTIONS)")
 
 

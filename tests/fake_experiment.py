@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from guard import results
+from guard.trials import Trial
 
 PARAMETERS = {0: {"lr": 0.1, "model": "vgg"}, 1: {"lr": 0.01, "model": "vgg"}, 2: {"lr": 0.001, "model": "dpn92"}}
 
@@ -56,6 +57,6 @@ class Fake:
         (self.folder / "log" / "nnimanager.log").write_text("\n".join(["[now] INFO (main) Start", *self.log]))
         return results.load(self.folder, alive)
 
-    def one(self, alive: bool = False) -> results.Trial:
+    def one(self, alive: bool = False) -> Trial:
         (trial,) = self.load(alive).trials
         return trial

@@ -23,7 +23,8 @@ import pytest
 import yaml
 
 import experiment
-from guard import manager, results, watchdog
+from guard import processes, registry, web_server
+from guard.registry import Experiment
 
 TESTS = Path(__file__).resolve().parent
 SCRIPT = TESTS.parent / "experiment.py"
@@ -64,12 +65,12 @@ class Site:
         assert "Traceback (most" not in output, output
         return process.returncode, output
 
-    def latest(self) -> manager.Experiment | None:
+    def latest(self) -> Experiment | None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.home))
-            return manager.find("latest") if manager.read_registry() else None
+            return registry.find("latest") if registry.read() else None
 
-    def await_running(self, seconds: float = 120.0) -> manager.Experiment:
+    def await_running(self, seconds: float = 120.0) -> Experiment:
         """Until a trial is in its training loop."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -83,8 +84,8 @@ class Site:
         """Nothing may outlive a test, whatever went wrong in it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(self.home))
-            for key in manager.read_registry():
-                manager.stop(manager.find(key))
+            for key in registry.read():
+                processes.stop(registry.find(key))
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def own_address() -> str | None:
     """An address of this machine that other machines could reach."""
     for addresses in psutil.net_if_addrs().values():
         for address in addresses:
-            if address.family == socket.AF_INET and not manager.is_loopback(address.address):
+            if address.family == socket.AF_INET and not web_server.is_loopback(address.address):
                 return address.address
     return None
 
@@ -128,8 +129,8 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     process = site.start("run", config, "--port", port)
     try:
         found = site.await_running()
-        seen = {"site": site, "port": port, "experiment": found, "process": manager.manager_process(found)}
-        seen["sockets"] = manager.listening(seen["process"])
+        seen = {"site": site, "port": port, "experiment": found, "process": processes.manager_of(found)}
+        seen["sockets"] = web_server.listening(seen["process"])
         seen["local"], seen["own"] = reach("127.0.0.1", port), reach(own_address() or "127.0.0.2", port)
         seen["results"] = site.run("results", "latest", "--out", site.folder / "midway")
         seen["resume"] = site.run("resume", "latest")
@@ -195,9 +196,9 @@ def test_running_experiment_is_not_resumed(crowd: dict) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_left_after_a_run(crowd: dict) -> None:
-    assert manager.is_gone(crowd["process"])
-    assert manager.processes_of(crowd["experiment"]) == []
-    assert manager.is_free(crowd["port"])
+    assert processes.is_gone(crowd["process"])
+    assert processes.all_of(crowd["experiment"]) == []
+    assert web_server.is_free(crowd["port"])
 
 
 CUT = """
@@ -313,15 +314,15 @@ def test_two_users_start_at_the_same_moment(site: Site) -> None:
 def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
     process = site.start("run", site.config("--sleep 60"))
     found = site.await_running()
-    family = manager.processes_of(found)
+    family = processes.all_of(found)
     process.send_signal(number)
     time.sleep(0.5)
     process.send_signal(number)  # impatience must not cut the stop in two
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 128 + number, output
     assert len(family) >= 3
-    assert [member for member in family if not manager.is_gone(member)] == []
-    assert manager.is_free(found.port)
+    assert [member for member in family if not processes.is_gone(member)] == []
+    assert web_server.is_free(found.port)
     assert "INTERRUPTED" in output
 
 
@@ -329,7 +330,7 @@ def test_signal_stops_everything(site: Site, number: signal.Signals) -> None:
 def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
     process = site.start("run", site.config("--sleep 2"))
     found = site.await_running()
-    manager.manager_process(found).kill()
+    processes.manager_of(found).kill()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "manager is gone: it was killed from outside" in output
@@ -339,20 +340,19 @@ def test_killed_manager_is_told_then_results_then_resume(site: Site) -> None:
     assert code == 0, output
     assert "2 trials: 2 SUCCEEDED" in output
     assert [row["points"] for row in read_csv(site.folder / "runs" / "toy" / "results.csv")] == ["3", "3"]
-    assert manager.processes_of(found) == []
+    assert processes.all_of(found) == []
 
 
 # ---- no experiment is started below --------------------------------------------------------------------------------
 
 
-def register(site: Site, pid: int) -> manager.Experiment:
+def register(site: Site, pid: int) -> None:
     """An experiment that NNI's registry calls running under this pid."""
     home = site.home / "nni-experiments"
     home.mkdir()
     record = {"id": "old12345", "experimentName": "old", "pid": pid, "port": 8080, "status": "RUNNING",
               "startTime": 1, "logDir": str(home)}
     (home / ".experiment").write_text(json.dumps({"old12345": record}))
-    return manager.Experiment("old12345", "old", home / "old12345", pid, 8080, "RUNNING")
 
 
 def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
@@ -362,26 +362,11 @@ def test_stop_spares_a_stranger_with_the_recorded_pid(site: Site) -> None:
         code, output = site.run("stop", "old12345")
         assert sleeper.poll() is None
         assert (code, "another program, left alone: sleep 100" in output) == (0, True)
-        registry = json.loads((site.home / "nni-experiments" / ".experiment").read_text())
-        assert registry["old12345"]["status"] == "STOPPED"
+        records = json.loads((site.home / "nni-experiments" / ".experiment").read_text())
+        assert records["old12345"]["status"] == "STOPPED"
     finally:
         sleeper.kill()
         sleeper.wait()
-
-
-def test_survivor_is_recognised_by_its_environment_and_ended(site: Site) -> None:
-    found = register(site, 1)
-    marks = {"NNI_EXP_ID": found.id, "NNI_OUTPUT_DIR": str(found.folder / "environments" / "x")}
-    trial = subprocess.Popen(["sleep", "100"], env={**os.environ, **marks})
-    other = subprocess.Popen(["sleep", "100"], env={**os.environ, "NNI_EXP_ID": found.id})  # somewhere else
-    try:
-        assert [member.pid for member in manager.processes_of(found)] == [trial.pid]
-        manager.end(manager.processes_of(found))
-        assert (trial.wait(timeout=5), other.poll()) == (-signal.SIGTERM, None)
-    finally:
-        for process in (trial, other):
-            process.kill()
-            process.wait()
 
 
 def test_taken_port(site: Site) -> None:
@@ -391,9 +376,6 @@ def test_taken_port(site: Site) -> None:
         port = server.getsockname()[1]
         code, output = site.run("run", site.config(), "--port", port)
         assert (code, f"--port {port}: taken" in output) == (2, True)
-        with pytest.raises(ValueError, match="taken"):
-            manager.pick_port(port)
-        assert manager.pick_port(None, port) > port
     assert site.latest() is None
 
 
@@ -443,103 +425,6 @@ def test_mistake_gets_one_line(site: Site, monkeypatch: pytest.MonkeyPatch, caps
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
 
 
-def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
-    import nni_node
-
-    script = """
-        const net = require('net'), http = require('http');
-        const forms = [s => s.listen(0), s => s.listen('0'), s => s.listen(0, () => {}), s => s.listen(0, '0.0.0.0'),
-                       s => s.listen(0, null, 5), s => s.listen(0, 5), s => s.listen({port: 0}),
-                       s => s.listen({port: 0, host: '::'}), s => s.listen(0, undefined, () => {}), s => s.listen()];
-        for (const form of forms) for (const make of [net.createServer, http.createServer]) {
-            const server = make();
-            form(server);
-            server.on('listening', () => { console.log(server.address().address); server.close(); });
-        }"""
-    node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", manager.PRELOAD, "-e", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == ["127.0.0.1"] * 20, done.stderr
-
-
-def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
-    import nni_node
-
-    script = """
-        const { promisify } = require('util');
-        for (const words of ['Tuner did not connect', 'another']) {
-            const timer = setTimeout(new Function(`return '${words}'`), 10000);
-            console.log(timer._idleTimeout);
-            clearTimeout(timer);
-        }
-        promisify(setTimeout)(1, 'promised').then(console.log);"""
-    node = Path(nni_node.__path__[0]) / "node"
-    command = [node, "--require", manager.PRELOAD, "-e", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
-
-
-def test_launch_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
-    monkeypatch.setenv("NNI_PLATFORM", "local")
-    monkeypatch.setattr(manager, "PRELOAD", Path('/a b/"c"/loopback.cjs'))
-    environment = manager.launch_environment()
-    assert environment["NODE_OPTIONS"] == '--no-warnings --require="/a b/\\"c\\"/loopback.cjs"'
-    assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
-    assert "NNI_PLATFORM" not in environment
-
-
-def test_exposed_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
-    with socket.socket() as server:
-        server.bind(("0.0.0.0", 0))
-        server.listen()
-        monkeypatch.setattr(manager, "manager_process", lambda found: psutil.Process())
-        with pytest.raises(manager.StartFailed, match="reachable from other machines"):
-            manager._assert_loopback(manager.Experiment("a", "a", site.folder))
-
-
-def test_storm_of_collectors_is_seen() -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(30)", "collect_gpu_info"]
-    children = [subprocess.Popen(command) for _ in range(watchdog.COLLECTORS + 1)]
-    try:
-        with pytest.raises(watchdog.ProcessStorm, match="9 GPU collectors at once"):
-            watchdog.check_storm(watchdog._commands(psutil.Process()))
-        watchdog.check_storm(["python -m nni --exp_params x", "python -m collect_gpu_info"])
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-
-
-def test_last_exception(tmp_path: Path) -> None:
-    log = tmp_path / "dispatcher.log"
-    first = "Traceback (most recent call last):\n  File x\nKeyError: 1\n"
-    log.write_text(f"[now] INFO\n{first}[now] ERROR\nTraceback (most recent call last):\n  File y\nnni.Oops: a\n b\n")
-    assert watchdog.last_exception(log) == "nni.Oops: a"
-    assert watchdog.last_exception(log, len(log.read_text())) is None
-    assert watchdog.last_exception(tmp_path / "none") is None
-
-
-def test_hint() -> None:
-    state = results.Results("a", "a", {}, [results.Trial("T", finals=1)])
-    assert "trialConcurrency: 1" in watchdog.hint("KeyError: 3", state)
-    assert watchdog.hint("ValueError: x", state) == watchdog.hint(None, state) == ""
-    state.trials[0].finals = 2
-    assert "trial T called report_final_result twice" in watchdog.hint("KeyError: 3", state)
-
-
-@pytest.mark.parametrize(("log", "words"), [
-    ("[t] ERROR (TaskScheduler) Failed to collect GPU info\n[t] INFO (S) Initiate shutdown: training service initialize"
-     " failed\n", "Failed to collect GPU info"),
-    ("[t] INFO (ShutdownManager) Initiate shutdown: SIGTERM\n", "stopped from outside (SIGTERM"),
-    ("[t] INFO (NNIManager) Trial job A status changed\n", "killed from outside"), (None, "killed from outside")])
-def test_why_gone(tmp_path: Path, log: str | None, words: str) -> None:
-    (tmp_path / "log").mkdir()
-    if log is not None:
-        (tmp_path / "log" / "nnimanager.log").write_text("[t] INFO (main) Start NNI manager\n" + log)
-    assert words in watchdog.why_gone(manager.Experiment("a", "a", tmp_path))
-
-
 def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with contextlib.ExitStack() as stack:
@@ -549,14 +434,3 @@ def test_signals_are_remembered_and_given_back(capsys: pytest.CaptureFixture) ->
         assert signals.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert "still stopping" in capsys.readouterr().err
-
-
-def test_time_left_is_the_smaller_of_trials_and_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    ended = results.Trial("a", state="SUCCEEDED", started=900.0, seconds=59.0)
-    for settings, expected in (({"maxTrialNumber": 3}, "about 2 min left (estimate)"),
-                               ({"maxTrialNumber": 2}, "about 60 s left (estimate)"),
-                               ({"maxTrialNumber": 3, "maxExperimentDuration": "130s"}, "about 30 s left (estimate)"),
-                               ({"maxTrialNumber": 3, "maxExperimentDuration": "1s"}, "about 0 s left (estimate)"),
-                               ({}, "")):
-        assert watchdog.remaining(results.Results("e", "toy", settings, [ended])) == expected

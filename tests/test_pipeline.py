@@ -27,8 +27,9 @@ from config import command_line, identity, merge
 from conftest import ROOT
 from fake_experiment import Fake
 from files import write_json
-from guard import manager
-from guard.manager import Experiment
+from guard import processes
+from guard.moved import MOVED
+from guard.registry import Experiment
 from journey import budgets
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
@@ -185,6 +186,21 @@ def test_experiment_of_which_every_trial_failed_is_begun_anew(tmp_path: Path) ->
     assert stage.found().id == "abcdefgh" and stage.command(go_on=True)[2] == "resume"
 
 
+def test_experiment_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    """Its own file, and what the pipeline is told, name the tuner and its score where they lay then."""
+    given = {**budgets.fitted("demo", "classic_nas", 1437), "tuner.classArgs.score": "models.nas_scores.macs"}
+    stage = ExperimentStage("classic_nas", plan(tmp_path), given)
+    fake = Fake(stage.home / "abcdefgh")
+    fake.trial("A", 0, 0.5)
+    fake.load()
+    text = yaml.safe_dump(stage.config())
+    for before, now in MOVED.items():
+        text = text.replace(now, before)
+    assert "nas_tuner.EvolutionTuner" in text and "models.nas_scores.macs" in text
+    (stage.folder / "config.yml").write_text(text)
+    assert stage.progress() == BEGUN
+
+
 def test_nnictl_is_not_needed_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -305,7 +321,7 @@ class Site:
     def clean(self) -> None:
         for runs in self.folder.iterdir():
             for experiment in self.experiments(runs.name) if runs.is_dir() else ():
-                manager.stop(experiment)
+                processes.stop(experiment)
 
 
 @pytest.fixture
@@ -350,8 +366,8 @@ def test_ten_kills_change_nothing(site: Site) -> None:
     assert code == 0, output
     assert unbroken.wait(timeout=400) == 0, (site.folder / "unbroken.log").read_text()
     assert outcome(site.folder / "killed") == outcome(site.folder / "unbroken")
-    assert [manager.processes_of(one) for one in site.experiments("killed") + site.experiments("unbroken") if
-            manager.processes_of(one)] == []
+    assert [processes.all_of(one) for one in site.experiments("killed") + site.experiments("unbroken") if
+            processes.all_of(one)] == []
 
     shutil.rmtree(site.folder / "killed")
     code, output = site.run("unbroken", "--resume")
@@ -371,12 +387,12 @@ def test_interrupt_leaves_nothing_running(site: Site) -> None:
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
     [experiment] = site.experiments("runs")
-    family += manager.processes_of(experiment)
+    family += processes.all_of(experiment)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=100) == 130
     output = (site.folder / "runs.log").read_text()
     assert "web UI http://127.0.0.1:" in output and "interrupted, everything is stopped; go on with: python" in output
-    assert len(family) >= 4 and [member for member in family if not manager.is_gone(member)] == []
+    assert len(family) >= 4 and [member for member in family if not processes.is_gone(member)] == []
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import yaml
 import config
 from conftest import ROOT
 from guard import trial_check
-from guard.preflight import check, load_config
+from guard.experiment_file import load_config
+from guard.preflight import check
 
 TEXT = (ROOT / "docs" / "scaling.md").read_text()
 [SETTINGS], [ARRAY] = (re.findall(rf"^```{kind}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE) for kind in ("yaml", "sh"))

@@ -53,7 +53,8 @@ def main() -> None:
         nni.report_intermediate_result(-1.0)
         time.sleep(30)
 
-    value = float("nan") if number in arguments.nan else 0.0 if number in arguments.diverge else parameters["x"]
+    worth = parameters.get("x", number)  # of a space without x: the trial's number
+    value = float("nan") if number in arguments.nan else 0.0 if number in arguments.diverge else worth
     for step in range(3):
         nni.report_intermediate_result(value * (step + 1) / 3)
         time.sleep(arguments.sleep)

@@ -2,22 +2,18 @@
 
 import importlib.metadata
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from guard import preflight, trial_check
-from guard.preflight import Finding, check, load_config, render
-from guard.search_space import space_size
-from guard.trial_check import gpu_slots
+from conftest import ROOT
+from guard import machine_check, trial_check
+from guard.experiment_file import load_config
+from guard.preflight import Finding, check, render
 
-ROOT = Path(preflight.__file__).parent.parent
 TUNER = """\
 import json
 from nni.tuner import Tuner
@@ -281,7 +277,7 @@ def test_missing_module(
 def test_wrong_python(monkeypatch, version: tuple) -> None:
     monkeypatch.setattr(sys, "version_info", version)
     with pytest.raises(ValueError, match=r"3\.10 to 3\.13"):
-        preflight._python({}, 0)
+        machine_check.check_python({}, 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
@@ -304,9 +300,6 @@ def test_port_out_of_range(folder: Path, port: int) -> None:
 
 def test_remote_needs_the_next_port_too(folder: Path) -> None:
     assert "65536" in problems(folder, 65535, {"trainingService": REMOTE})["port"]
-
-
-# ---- GPUs --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,172 +332,6 @@ def test_gpu_indices_leave_fewer_slots(folder: Path, free_port: int, monkeypatch
     changes = {"trialGpuNumber": 1, "trainingService": service}
     assert problems(folder, free_port, {**changes, "trialConcurrency": 2, "tuner": {"name": "Random"}}) == {}
     assert "2 GPU slots" in problems(folder, free_port, {**changes, "trialConcurrency": 3})["GPUs"]
-
-
-SCHEDULER = """
-const Module = require('module'), load = Module._load, log = new Proxy({}, {get: () => () => undefined});
-Module._load = (name, ...rest) => name === 'common/log' ? {getLogger: () => log}
-  : name === 'common/pythonScript' ? {} : load(name, ...rest);
-const {TaskScheduler, UnitTestHelpers} = require('common/trial_keeper/task_scheduler/scheduler');
-async function slots([gpus, usable, each, share]) {
-  UnitTestHelpers.mockGpuInfo({gpuNumber: gpus, gpus: [], processes: []});
-  const scheduler = new TaskScheduler(), restrictions = {onlyUseIndices: [...Array(usable).keys()]};
-  await scheduler.init();
-  for (let n = 0; ; n++)
-    if (await scheduler.schedule('e', `t${n}`, each / share, restrictions) === null) return n;
-}
-Promise.all(JSON.parse(process.argv[2]).map(slots)).then(found => console.log(JSON.stringify(found)));
-"""
-
-
-def test_gpu_slots_are_those_of_nni_own_scheduler(tmp_path: Path) -> None:
-    import nni_node
-
-    cases = [
-        [gpus, usable, each, share]
-        for gpus in (1, 2, 4, 8)
-        for usable in range(1, gpus + 1)
-        for each in (1, 2, 3, 4, 8)
-        for share in (1, 2, 3, 4)
-    ]
-    (tmp_path / "slots.js").write_text(SCHEDULER)
-    node = Path(nni_node.__path__[0])
-    command = [str(node / "node"), str(tmp_path / "slots.js"), json.dumps(cases)]
-    done = subprocess.run(
-        command, env={**os.environ, "NODE_PATH": str(node)}, capture_output=True, text=True, timeout=60
-    )
-    assert json.loads(done.stdout) == [gpu_slots(*case) for case in cases], done.stderr
-
-
-# ---- the experiment file -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "missing.yml cannot be read No such file"),
-        ("a: [1\nb: 2\n", "line 2 not valid YAML"),
-        ("- 1\n", "the file keys and values"),
-        ("", "the file None keys and values"),
-        ("trainingService: {platform: locl}\n", "trainingService.platform 'locl' local, remote"),
-        ("trainingService: {platform: kubeflow}\n", "'kubeflow' local, remote"),
-        ("maxTrialNumber: 3\n", "trainingService.platform None local, remote"),
-        ("maxtrialnum: 3\ntrainingService: {platform: local}\n", "'maxtrialnum' 'maxTrialNumber'"),
-        ("tuner: {nam: TPE}\ntrainingService: {platform: local}\n", "'tuner.nam' 'name'"),
-        ("tuner: TPE\ntrainingService: {platform: local}\n", "tuner 'TPE' keys and values"),
-        (
-            "trainingService: {platform: local, useActiveGpus: true}\n",
-            "'trainingService.useActiveGpus' 'useActiveGpu'",
-        ),
-        (
-            "trainingService: {platform: remote, machineList: [{hots: a}]}\n",
-            "'trainingService.machineList.hots' 'host'",
-        ),
-        ("experimentType: nas\ntrainingService: {platform: local}\n", "experimentType hpo"),
-    ],
-)
-def test_file_that_is_no_experiment(tmp_path: Path, text: str | None, words: str) -> None:
-    path = tmp_path / "missing.yml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ValueError) as error:
-        load_config(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-    assert not [word for word in words.split() if word not in str(error.value)], str(error.value)
-
-
-def test_overrides(folder: Path) -> None:
-    changes = {
-        "tuner.classArgs.seed": "7",
-        "tuner.class_args.optimize_mode": "minimize",
-        "assessor": "null",
-        "max_trial_number": "5",
-        "trainingService": "{platform: local, debug: true}",
-    }
-    config = load_config(folder / "config_hpo.yml", changes)
-    assert config["tuner"] == {"name": "TPE", "classArgs": {"optimize_mode": "minimize", "seed": 7}}
-    assert (
-        config["assessor"] is None
-        and config["maxTrialNumber"] == 5
-        and config["trainingService"]["debug"] is True
-    )
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("maxTrialNumbr", "3", "--set maxTrialNumbr 'maxTrialNumber'"),
-        ("tuner.nme", "TPE", "--set tuner.nme 'name'"),
-        ("trialCommand.x", "1", "--set trialCommand.x=1 no keys"),
-        ("maxTrialNumber", "[1", "--set maxTrialNumber=[1 not valid YAML"),
-        ("trainingService.platform", "locl", "--set 'locl' local, remote"),
-    ],
-)
-def test_bad_override(folder: Path, key: str, value: str, words: str) -> None:
-    with pytest.raises(ValueError) as error:
-        load_config(folder / "config_hpo.yml", {key: value})
-    assert not [word for word in words.split() if word not in str(error.value)], str(error.value)
-
-
-def test_paths_become_absolute_beside_the_file(folder: Path, monkeypatch) -> None:
-    monkeypatch.chdir("/")
-    overrides = {
-        "tuner": "{className: my_tuner.MyTuner, classArgs: {seed: 1}}",
-        "experimentWorkingDirectory": "~/x",
-    }
-    config = load_config(folder / "config_hpo.yml", overrides)
-    assert config["trialCodeDirectory"] == config["tuner"]["codeDirectory"] == str(folder)
-    assert config["searchSpaceFile"] == str(folder / "search_space.json")
-    assert config["experimentWorkingDirectory"] == str(folder / "x")
-    del config["trialCodeDirectory"]
-    (folder / "bare.yml").write_text(yaml.safe_dump(config))
-    assert load_config(folder / "bare.yml")["trialCodeDirectory"] == str(
-        folder
-    )  # NNI's default, made explicit
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("config_*.yml")), ids=lambda path: path.name)
-def test_every_yaml_passes_nni(path: Path) -> None:
-    from nni.experiment.config import ExperimentConfig
-
-    ExperimentConfig.load(path).validate()
-    ExperimentConfig(**load_config(path)).validate()
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("search_space*.json")), ids=lambda path: path.name)
-def test_every_search_space_passes_nni(path: Path) -> None:
-    from nni.common.hpo_utils.validation import validate_search_space
-
-    assert validate_search_space(json.loads(path.read_text()), raise_exception=True)
-
-
-# ---- the report --------------------------------------------------------------------------------------------
-
-
-def test_size_counts_what_nni_tries_once() -> None:
-    from nni.algorithms.hpo.gridsearch_tuner import GridSearchTuner
-    from nni.common.hpo_utils import deformat_parameters, format_search_space
-
-    space = {
-        "a": {"_type": "randint", "_value": [2, 5]},
-        "b": {"_type": "quniform", "_value": [0.5, 3.2, 1]},
-        "c": {
-            "_type": "choice",
-            "_value": [
-                {
-                    "_name": "x",
-                    "k": {"_type": "choice", "_value": [1, 2]},
-                    "l": {"_type": "randint", "_value": [0, 2]},
-                },
-                {"_name": "y"},
-            ],
-        },
-    }
-    tuner, seen = GridSearchTuner(), set()
-    tuner.update_search_space(space)
-    while (parameters := tuner._suggest()) is not None:
-        seen.add(json.dumps(deformat_parameters(parameters, format_search_space(space)), sort_keys=True))
-    assert space_size(space) == len(seen)
 
 
 def test_render(monkeypatch) -> None:

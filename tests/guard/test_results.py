@@ -11,6 +11,8 @@ import pytest
 import experiment
 from fake_experiment import PARAMETERS, Fake
 from guard import results, results_view
+from guard.results import Results
+from guard.trials import Trial
 
 
 @pytest.fixture
@@ -168,6 +170,22 @@ def test_files(fake: Fake, tmp_path: Path) -> None:
                     "metric": "default", "value": 0.5,
                     "parameters": PARAMETERS[0], "result": {"accuracy": 0.5, "loss": None},
                     "trials": {"total": 2, "succeeded": 1, "failed": 1}}
+
+
+def test_trials_come_back_as_they_were_written(tmp_path: Path) -> None:
+    trials = [Trial("t000", 0, "SUCCEEDED", {"lr": 10**-1.37, "model": "vgg"}, 0.9, [0.5], 0.0, 12.5),
+              Trial("t001", 1, "SUCCEEDED", {"lr": 10**-2.37, "model": "dpn92"}, 0.899, [0.5], 0.0, 12.5),
+              Trial("bad", 2, "SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, mismatch=True, note="x"),
+              Trial("ill", 3, "NOT FINITE", None, float("nan")),
+              Trial("new", 4, "RUNNING", {"lr": 1.0, "model": "vgg"})]
+    results_view.write_csv(Results("e", "hpo", {}, trials), tmp_path / "results.csv")
+    names, back = results_view.read_csv(tmp_path / "results.csv")
+    assert names == ["lr", "model"]
+    rows = {trial.id: (trial.state, trial.parameters, trial.value, trial.mismatch, trial.note) for trial in back}
+    assert rows["t000"] == ("SUCCEEDED", trials[0].parameters, 0.9, False, "")
+    assert rows["bad"] == ("SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, True, "x")
+    assert rows["ill"][:3] == ("NOT FINITE", None, None)
+    assert rows["new"][:3] == ("RUNNING", {"lr": 1.0, "model": "vgg"}, None)
 
 
 def test_no_best_removes_an_old_file(fake: Fake, tmp_path: Path) -> None:

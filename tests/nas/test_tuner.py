@@ -10,7 +10,6 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import nni
 import numpy as np
@@ -19,7 +18,6 @@ import yaml
 
 from benchmarks import tuner_replay
 from config import ClassicNasConfig, command_line
-from guard import results, watchdog
 from nas import tuner as nas_tuner
 from nas.ranking import NOISE, TRUST, expect, kernel, normal_ranks
 from nas.tuner import EvolutionTuner
@@ -233,25 +231,6 @@ def test_the_wait_before_the_first_trial_is_told(caplog: pytest.LogCaptureFixtur
     assert told == [f"scored {number} of 200 candidates" for number in range(25, 200, 25)]
     tuner.generate_parameters(1)
     assert len(caplog.records) == len(told)
-
-
-def test_what_the_tuner_says_is_shown_while_there_is_no_trial(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """In dispatcher.log as NNI writes it."""
-    (tmp_path / "log").mkdir()
-    toy = SimpleNamespace(folder=tmp_path, url="")
-    state = results.Results("abc", "toy", {"maxTrialNumber": 2}, [])
-    watchdog.Progress(toy).show(state)
-    (tmp_path / "log" / "dispatcher.log").write_text(
-        "[2026-11-24 02:12:01] INFO (nas_tuner/Thread-1 (command_queue_worker)) scored 25 of 200 candidates\n"
-        "[2026-11-24 02:12:02] INFO (nas_tuner/Thread-1 (command_queue_worker)) scored 50 of 200 candidates\n"
-        "[2026-11-24 02:12:03] INFO (nni.runtime.msg_dispatcher_base/MainThread) Dispatcher started\n")
-    watchdog.Progress(toy).show(state)
-    state.trials.append(results.Trial("A", state="RUNNING"))
-    watchdog.Progress(toy).show(state)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == ["no trial yet, the tuner is choosing",
-                     "no trial yet, the tuner says: scored 50 of 200 candidates",
-                     "0/2 done, 1 running, 0 failed, 0 stopped early"]
 
 
 @pytest.mark.parametrize("space", [SPACE, SMALL])

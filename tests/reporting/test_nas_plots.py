@@ -14,7 +14,7 @@ from PIL import Image
 
 import experiment
 from fake_experiment import Fake
-from guard import results
+from files import read_object
 from models.mobilenet_space.choices import BLOCKS, skips
 from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from reporting import nas_plots
@@ -55,7 +55,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 def figures(fake: Fake) -> tuple[Figure, Figure]:
     """Both, drawn."""
     state = fake.load()
-    best = results.read_object(state.best.folder / "result.json")
+    best = read_object(state.best.folder / "result.json")
     found = nas_plots.trials_figure(state, best), nas_plots.network_figure(state, best)
     for figure in found:
         FigureCanvasAgg(figure).draw()

@@ -18,13 +18,14 @@ from PIL import Image
 import report
 from conftest import ROOT
 from fake_experiment import Fake
-from guard.results import Results, Trial
+from guard.results import Results
 from guard.results_view import write_best, write_csv
+from guard.trials import Trial
 from models.darts.genotype import EDGES, OPERATIONS, Genotype
 from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from pictures.dataset import Pictures
 from reporting import final_test as final
-from reporting.findings import find, read_trials
+from reporting.findings import find
 from reporting.parameter_plots import Scale, telling
 from reporting.sections import chosen
 from reporting.stages import plain_mobilenet
@@ -123,20 +124,6 @@ class Links(HTMLParser):
 
 
 # ---- what there is
-
-
-def test_trials_come_back_as_experiment_wrote_them(tmp_path):
-    trials = [*hpo_trials(2), Trial("bad", 2, "SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, mismatch=True, note="x"),
-              Trial("ill", 3, "NOT FINITE", None, float("nan")),
-              Trial("new", 4, "RUNNING", {"lr": 1.0, "model": "vgg"})]
-    write_csv(Results("e", "hpo", {}, trials), tmp_path / "results.csv")
-    names, back = read_trials(tmp_path / "results.csv")
-    assert names == ["lr", "model"]
-    rows = {trial.id: (trial.state, trial.parameters, trial.value, trial.mismatch, trial.note) for trial in back}
-    assert rows["t000"] == ("SUCCEEDED", trials[0].parameters, 0.9, False, "")
-    assert rows["bad"] == ("SUCCEEDED", {"lr": 0.1, "model": "vgg"}, 0.99, True, "x")
-    assert rows["ill"][:3] == ("NOT FINITE", None, None)
-    assert rows["new"][:3] == ("RUNNING", {"lr": 1.0, "model": "vgg"}, None)
 
 
 def test_other_data_and_other_versions_are_kept_apart(tmp_path):

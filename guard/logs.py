@@ -1,0 +1,70 @@
+"""What the logs in an NNI experiment's folder say: its manager's, its tuner's, and those of its trials."""
+
+import re
+from pathlib import Path
+
+TAIL = 8192  # bytes of a trial's log, in which its last line is
+
+
+class ManagerLog:
+    """The four facts that only nnimanager.log has: which trial was handed what, and who ended it."""
+
+    def __init__(self, folder: Path) -> None:
+        text = _text(folder / "log" / "nnimanager.log")
+        self.exists = bool(text)
+        self.given = dict(re.findall(r"Trial parameter: (\w+) (\{.*\})", text))  # trial -> JSON
+        self.by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
+        self.by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
+        self.over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
+
+
+def manager_error(folder: Path) -> str | None:
+    """The last ERROR of NNI's manager."""
+    text = _text(folder / "log" / "nnimanager.log")
+    lines = re.findall(r"^\[[^]]*\] (?:ERROR|CRITICAL) \([^)]*\) (.*)", text, re.MULTILINE)
+    return lines[-1][:300] if lines else None
+
+
+def why_gone(folder: Path) -> str:
+    """What nnimanager.log says about the end of the manager."""
+    _, _, last_start = _text(folder / "log" / "nnimanager.log").rpartition("Start NNI manager")
+    found = re.findall(r"Initiate shutdown: (.*)", last_start)
+    if found and found[-1].startswith("SIG"):
+        return f"it was stopped from outside ({found[-1]}, e.g. by nnictl stop)"
+    if found:
+        return f"{found[-1]}; {manager_error(folder) or 'no error in its log'}"
+    return "it was killed from outside (its log ends without a word); go on with `experiment.py resume`"
+
+
+def tuner_says(folder: Path) -> str:
+    """The last that a tuner of one's own has logged: it may take long over its first proposal."""
+    text = _text(folder / "log" / "dispatcher.log")
+    lines = re.findall(r"^\[[^]]*\] INFO \((?!nni\b)[^)]*\)+ (.*)", text, re.MULTILINE)
+    return f"the tuner says: {lines[-1][:200]}" if lines else "the tuner is choosing"
+
+
+def tuner_exception(folder: Path, start: int = 0) -> str | None:
+    """The message of the last traceback in dispatcher.log, from byte `start` on; None if there is none."""
+    text = _text(folder / "log" / "dispatcher.log", start)
+    _, found, after = text.rpartition("Traceback (most recent call last):\n")
+    lines = [line for line in after.splitlines() if line[:1].strip()]  # what is not indented
+    return lines[0][:300] if found and lines else None
+
+
+def last_error(folder: Path) -> str:
+    """The last line that a trial wrote to stderr, else to its log; `folder` is the trial's."""
+    for name in ("trial.stderr", "trial.log"):
+        with_text = [line.strip() for line in _text(folder / name, -TAIL).splitlines() if line.strip()]
+        if with_text:
+            return with_text[-1][:200]
+    return f"no message in {folder}"
+
+
+def _text(path: Path, start: int = 0) -> str:
+    """From byte `start` on, a negative one counts from the end; empty if there is no such log."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start if start >= 0 else max(0, path.stat().st_size + start))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
