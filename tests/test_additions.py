@@ -11,7 +11,8 @@ import hpo_trial
 import predict
 import retrain
 from conftest import ROOT
-from guard.preflight import check, load_config
+from guard.experiment_file import load_config
+from guard.preflight import check
 from models import MODELS, build_model
 from nas.tuner import EvolutionTuner
 from pictures.known import DATASETS, Known
