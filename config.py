@@ -119,6 +119,7 @@ class DartsSearchConfig(TrainingConfig):
     form: str = setting("auto", "of the supernet, all of which compute the same: plain, the reference; stored, in few "
                         "launches; fused, with little memory traffic; auto: stored on a GPU, fused on a CPU",
                         choices=("auto", "plain", "stored", "fused"))
+    fused: bool = setting(True, "no: --form plain, as earlier versions call it")
     precision: str = setting("auto", "of the trainings of the choice, as of others; the search is in fp32",
                              choices=("auto", "fp32", "bf16"))
     ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)
@@ -191,8 +192,8 @@ class ReportConfig:
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "form", "graph", "recompute", "seeds",
-                          "genotype", "recipe", "checkpoint_minutes"})
+                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute",
+                          "seeds", "genotype", "recipe", "checkpoint_minutes"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

@@ -66,18 +66,19 @@ def training_execution(settings: Any, model: nn.Module, processes: int) -> Execu
     return Execution(device.type, precision, None, captured, settings.compile)
 
 
-def search_execution(form: str, graph: bool, order: int, recompute: bool, device: torch.device,
-                     processes: int) -> Execution:
+def search_execution(settings: Any, device: torch.device, processes: int) -> Execution:
     """Of a search. auto: the fast form for the device, or the plain one if that lacks an operation of the space.
 
     A graph is of one process, and of the first order, whose step is the same sequence of launches each time.
     """
+    form = settings.form if settings.fused else "plain"
     if form == "auto":
         form = "stored" if device.type == "cuda" else "fused"
         if lacking := cannot(form):
             print(f"form {form} cannot compute {', '.join(lacking)}: the plain one is taken")
             form = "plain"
-    captured = graph and device.type == "cuda" and processes == 1 and order == 1 and not recompute
+    possible = device.type == "cuda" and processes == 1 and settings.order == 1 and not settings.recompute
+    captured = settings.graph and possible
     return Execution(device.type, "fp32", form, captured, compiled=False)
 
 

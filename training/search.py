@@ -61,8 +61,7 @@ class Search:
         self.config, self.device = config, device
         self.halves = search_batches(config, pictures, device)
         set_seed(config.seed)
-        self.execution = search_execution(config.form, config.graph, config.order, config.recompute, device,
-                                          distributed.size())
+        self.execution = search_execution(config, device, distributed.size())
         self.model = Supernet(3, config.channels, len(pictures.classes), config.layers, form=self.execution.form,
                               partial_channels=config.partial_channels, recompute=config.recompute)
         self.model.to(device, memory_format=torch.channels_last)
