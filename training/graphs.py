@@ -5,6 +5,7 @@ host. A graph repeats what was recorded: whatever changes from step to step has 
 that the step has read stays what it was. See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -71,7 +72,8 @@ def _aside(step: Callable[..., Any], arguments: tuple) -> Any:
         return step(*arguments)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    with torch.cuda.stream(stream), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*capturable=True")  # optimizers warn of steps that are not recorded
         results = step(*arguments)
     torch.cuda.current_stream().wait_stream(stream)
     return results
