@@ -134,7 +134,8 @@ class DartsSearchConfig(TrainingConfig):
 class RetrainConfig(TrainingConfig):
     """retrain.py: one network from scratch, by a recipe. The defaults are the standard recipe's."""
 
-    genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, or a JSON file")
+    genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, a JSON file, or, as other "
+                            "code has them, Genotype(normal=...), a .txt file of it or FILE.py:NAME")
     model: str = setting("", "a network of the zoo instead, by the same recipe")
     recipe: str = setting("standard", "standard, or long: 1500 epochs, AutoAugment, averaged weights")
     channels: int = setting(36, "channels of the network's first cells", minimum=1)

@@ -139,7 +139,7 @@ def next_command(path: Path, config: DartsSearchConfig) -> str:
 
 def write(found: "Searched", path: Path) -> None:
     """The genotype first: whatever happens to a drawing, the search was not in vain."""
-    from models.darts.genotype import save_genotype
+    from models.darts.genotype_files import save_genotype
     from reporting.darts_drawing import draw_cells, plot_alphas
 
     save_genotype(path / "genotype.json", found.genotype)
