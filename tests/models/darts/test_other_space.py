@@ -79,7 +79,7 @@ def in_space(name, declared, code, cwd, *words):
     return process.stdout
 
 
-@pytest.mark.parametrize(("name", "declared", "lacking"), [CHAIN, PLAIN], ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("name", "declared", "lacking"), [CHAIN, PLAIN], ids=["chain", "plain"])
 def test_all_forms_that_can_compute_it_agree(name, declared, lacking, tmp_path):
     *sentences, last = in_space(name, declared, FORMS, tmp_path).splitlines()
     found = json.loads(last)
@@ -94,7 +94,7 @@ def test_all_forms_that_can_compute_it_agree(name, declared, lacking, tmp_path):
                          for form in ("fused", "stored") if form in lacking]
 
 
-@pytest.mark.parametrize(("name", "declared"), [CHAIN[:2], PLAIN[:2]], ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("name", "declared"), [CHAIN[:2], PLAIN[:2]], ids=["chain", "plain"])
 def test_a_search_and_a_training(name, declared, tmp_path, digits_dir):
     told = in_space(name, declared, SEARCH, tmp_path, str(digits_dir))
     assert f"form fused cannot compute {name}: the plain one is taken\non cpu: plain form" in told
