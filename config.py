@@ -94,6 +94,11 @@ class ClassicNasConfig(TrainingConfig):
 class DartsSearchConfig(TrainingConfig):
     """darts_search.py: a bilevel search. The settings of training are those of the supernet's weights."""
 
+    preset: str = setting("", "published: as in the paper, alphas never wait, a cell has any number of skips, and all "
+                          "training images are halved; empty: not so, since such a search collapses into skips and "
+                          "leaves no unseen images to judge it by", choices=("", "published"))
+    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it; -1: none, the "
+                            "alphas' half judges the search", minimum=-1)
     order: int = setting(1, "1: alphas as if the weights were trained; 2: looks a step of theirs ahead, and is slower",
                          minimum=1, maximum=2)
     channels: int = setting(16, "channels of the supernet's first cells", minimum=4)
@@ -128,13 +133,16 @@ class DartsSearchConfig(TrainingConfig):
     choice_epochs: int = setting(50, "of that training; 0, with one seed: none", minimum=0)
     choice_channels: int = setting(16, "channels of its network", minimum=4)
     choice_layers: int = setting(8, "cells of its network", minimum=3)
+    format: str = setting("json", "of the genotype; quark0: genotype.py beside genotype.json, as the code of DARTS and "
+                          "PC-DARTS has it", choices=("json", "quark0"))
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig(TrainingConfig):
     """retrain.py: one network from scratch, by a recipe. The defaults are the standard recipe's."""
 
-    genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, or a JSON file")
+    genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, a JSON file, or, as other "
+                            "code has them, Genotype(normal=...), a .txt file of it or FILE.py:NAME")
     model: str = setting("", "a network of the zoo instead, by the same recipe")
     recipe: str = setting("standard", "standard, or long: 1500 epochs, AutoAugment, averaged weights")
     channels: int = setting(36, "channels of the network's first cells", minimum=1)
@@ -193,7 +201,7 @@ class ReportConfig:
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
                           "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute",
-                          "seeds", "genotype", "recipe", "checkpoint_minutes"})
+                          "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:
@@ -279,7 +287,7 @@ def _check_range(key: str, value: Any, above: float | None = None, minimum: floa
                  below: float | None = None, maximum: float | None = None, choices: Collection[str] = ()) -> None:
     problem = None
     if choices and value not in choices:
-        problem = "must be one of " + ", ".join(choices)
+        problem = "must be one of " + ", ".join(filter(None, choices))  # an empty text is no name
     elif isinstance(value, float) and not math.isfinite(value):
         problem = "must be a finite number"
     elif above is not None and not value > above:

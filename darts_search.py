@@ -1,6 +1,7 @@
 """Stage 3, first half: search the cells of DartsStackedCells by bilevel optimisation.
 
-    python darts_search.py --data cifar10                     first order, 50 epochs, as published
+    python darts_search.py --data cifar10                     first order, 50 epochs
+    python darts_search.py --data cifar10 --preset published  the same as published
     python darts_search.py --data cifar10 --partial-channels 4 --batch-size 256 --lr 0.1     PC-DARTS, faster
     python darts_search.py --data cifar10 --seeds 4           four searches, and a complete training to choose the best
     torchrun --nproc-per-node 4 darts_search.py --data cifar10 --batch-size 256 --lr 0.1     on 4 GPUs
@@ -10,6 +11,12 @@ The training images, but for those of validation, are halved: weights learn on o
 alphas say after the last epoch is the genotype. With several seeds, and for each trial of an NNI experiment, the
 discrete network of each genotype is trained from scratch on both halves; its validation accuracy decides. The test
 set is never read. Writes genotype.json, cells.png and alphas.png into the run's folder; retrain.py goes on from there.
+
+Three things differ from the search that was published. Alphas wait for the weights in the first three tenths of the
+epochs, and a normal cell has at most two skips, since searches collapse into skips otherwise; a tenth of the images is
+set aside, so that figures are of images which no half has. `--preset published` undoes the three (Liu et al., 2019,
+arXiv:1806.09055); then the alphas' half judges the search. Any setting given beside it wins. Two things stay: the
+learning rate falls with each step and not each epoch, and a last, smaller batch of an epoch is left out.
 """
 
 import dataclasses
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
     from pictures.dataset import Pictures
     from training.search import Searched
 
+PRESETS: dict[str, dict[str, Any]] = {"published": {"frozen": 0.0, "max_skips": 8, "val_size": -1}}
+
 
 def main(argv: list[str] | None = None) -> int:
     tuner = trial.ask()
@@ -40,7 +49,7 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
     from training.distributed import joined
     from training.hardware import enough_memory, pick_device
 
-    config = merge(DartsSearchConfig, command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
+    config = settings(command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
 
     pictures = load(config.data, config.data_dir)
 
@@ -52,8 +61,15 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
         report(found, config, pictures, device, path, tuner)
 
 
+def settings(given: dict[str, Any], tuner: dict[str, Any]) -> DartsSearchConfig:
+    """Default < preset < `given`, the command line < `tuner`."""
+    preset = str({**given, **tuner}.get("preset"))
+    return merge(DartsSearchConfig, {**PRESETS.get(preset, {}), **given}, tuner)
+
+
 def default_name(config: DartsSearchConfig) -> str:
     kind = f"partial{config.partial_channels}" if config.partial_channels > 1 else f"order{config.order}"
+    kind = f"{config.preset}-{kind}" if config.preset else kind
     return f"{kind}-c{config.channels}-l{config.layers}-seed{config.seed}"
 
 
@@ -80,7 +96,7 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
         print(searching.execution, flush=True)
     found = searching.run(checkpoint, lambda record: keep(record, folder))
     if folder:
-        write(found, path)
+        write(found, path, config.format)
         told = result(found, pictures, chosen=False) | {"execution": searching.execution._asdict()}
         folder.finish(told, device)
     if chooses(config):
@@ -99,11 +115,15 @@ def keep(record: dict[str, Any], folder: "RunFolder | None") -> None:
     """An epoch's record to the folder, to NNI and to the terminal, by the one process that has a folder."""
     if folder is None:
         return
+    from training.search import judged
+
     folder.epoch(record)
-    trial.report_epoch(record["val_accuracy"])
+    judge, accuracy = judged(record)
+    trial.report_epoch(accuracy)
     cell = " ".join(f"{operation}:{source}" for pair in record["genotype"]["normal"] for operation, source in pair)
-    print("epoch {epoch:3d}  loss {train_loss:.3f}  validation {val_accuracy:.2%}  entropy {entropy:.3f}  "
-          "{steps_per_second:.2f} steps/s  skips {skips}  ".format(**record) + cell, flush=True)
+    print("epoch {epoch:3d}  loss {train_loss:.3f}  {judge} {accuracy:.2%}  entropy {entropy:.3f}  "
+          "{steps_per_second:.2f} steps/s  skips {skips}  ".format(judge=judge, accuracy=accuracy, **record) + cell,
+          flush=True)
 
 
 # ---- report
@@ -120,7 +140,7 @@ def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictur
     best = max(found, key=lambda searched: searched.value)
     if config.seeds > 1:
         folder = RunFolder(path, config)
-        write(best, path)
+        write(best, path, config.format)
         folder.finish(result(best, pictures, chooses(config)) | {"seeds": [
             {"seed": config.seed + number, "value": searched.value, "genotype": searched.genotype.to_json()}
             for number, searched in enumerate(found)]}, device)
@@ -137,19 +157,29 @@ def next_command(path: Path, config: DartsSearchConfig) -> str:
     return shlex.join(words)
 
 
-def write(found: "Searched", path: Path) -> None:
+def write(found: "Searched", path: Path, format: str) -> None:
     """The genotype first: whatever happens to a drawing, the search was not in vain."""
-    from models.darts.genotype import save_genotype
+    from models.darts.genotype_files import save_genotype
     from reporting.darts_drawing import draw_cells, plot_alphas
 
     save_genotype(path / "genotype.json", found.genotype)
+    if format == "quark0":
+        save_genotype(path / "genotype.py", found.genotype)
     draw_cells(found.genotype, path / "cells.png")
     plot_alphas([record["strengths"] for record in found.history], path / "alphas.png", found.genotype)
 
 
 def score(found: "Searched", chosen: bool) -> dict[str, Any]:
-    of = "a complete training" if chosen else "the supernet"
-    return {"metric": f"validation accuracy of {of} after the last epoch", "value": found.value}
+    from training.search import judged
+
+    judge, _ = judged(found.history[-1])
+    if judge == "validation":
+        metric = f"validation accuracy of {'a complete training' if chosen else 'the supernet'} after the last epoch"
+    elif chosen:
+        metric = "validation accuracy of a complete training after the last epoch, on images that the search has seen"
+    else:
+        metric = f"accuracy of the supernet on the {judge} of the training images, over the last epoch"
+    return {"metric": metric, "value": found.value}
 
 
 def result(found: "Searched", pictures: "Pictures", chosen: bool) -> dict[str, Any]:

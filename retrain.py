@@ -2,6 +2,7 @@
 
     python retrain.py --genotype DARTS_V2 --data cifar10                    the standard recipe, 600 epochs
     python retrain.py --genotype runs/darts_search/NAME/genotype.json --recipe long --seed 1
+    python retrain.py --genotype genotypes.py:NAME                          cells of other code: read, never run
     python retrain.py --genotype DARTS_V2 --epochs 50                       all of its schedules, shorter
     python retrain.py --model resnet18                                      a network of the zoo by the same recipe
     python retrain.py --genotype DARTS_V2 --resume                          after a stop: bitwise as without one
@@ -18,7 +19,6 @@ SIGTERM and Ctrl-C let the running step finish and write a checkpoint. Exit code
 
 import dataclasses
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import RetrainConfig, command_line, merge, run_script
@@ -111,13 +111,11 @@ def _check_together(config: RetrainConfig) -> None:
 
 def target(config: RetrainConfig) -> tuple[str, "Genotype | None"]:
     """A name for the run, and the genotype, if it is not a network of the zoo that is trained."""
-    from models.darts.genotype import load_genotype
+    from models.darts.genotype_files import genotype_name, load_genotype
 
     if config.model:
         return config.model, None
-    file = Path(config.genotype)
-    name = file.parent.name if file.name == "genotype.json" and file.parent.name else file.stem
-    return name.replace(":", "-"), load_genotype(config.genotype)
+    return genotype_name(config.genotype).replace(":", "-"), load_genotype(config.genotype)
 
 
 def build(config: RetrainConfig, genotype: "Genotype | None", classes: int) -> tuple["nn.Module", dict[str, Any]]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from benchmarks.measure import InProcess, at_least, environment, parser, publish, ratio, save, spread, take_turns
 from benchmarks.memory import in_fresh_process
 from config import run_script
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from training.bilevel import Batch, architecture_step, first_order, weight_step

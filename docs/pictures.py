@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from files import atomic_write
-from models.darts.genotype import EDGES, N_NODES, load_genotype
+from models.darts.genotype import EDGES, N_NODES
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.mobilenet_space.choices import BLOCKS, STEM, operations, skips
 from reporting.darts_drawing import cells_figure

@@ -244,8 +244,10 @@ class RunStage(Stage):
         result, wanted = read_object(self.path / "result.json"), self.config()
         if result is None:
             return BEGUN if self._begun() else ABSENT
-        if self.given.get("recipe", "standard") != "standard":  # whose own settings retrain.py knows
-            wanted = {key: value for key, value in wanted.items() if key in self.given}
+        given = self.given
+        if sets := {key: given[key] for key in ("recipe", "preset") if given.get(key, "") not in ("", "standard")}:
+            # which settings these stand for the scripts alone know
+            wanted = {key: value for key, value in wanted.items() if key in given} | sets
         assert_same(self.path, result["config"], wanted)
         assert_pictures(self.path, self.plan, result)
         if self.name == "retrain" and (cells := read_object(self.genotype)):
@@ -259,7 +261,7 @@ class RunStage(Stage):
     def outcome(self) -> str:
         result = read_json(self.path / "result.json")
         if self.name == "darts":
-            return f"cells found, validation accuracy of the supernet {result['value']:.2%}"
+            return f"cells found, {result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
         return f"test accuracy {result['test']['accuracy']:.2%}"
 
     def model(self) -> Path | None:

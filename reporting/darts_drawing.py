@@ -6,13 +6,17 @@ no two labels, and no label and line, ever meet. To the right every node goes to
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 from files import atomic_write
@@ -21,8 +25,11 @@ from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, Pair
 STATES = ("$c_{k-2}$", "$c_{k-1}$", *map(str, range(N_NODES)))  # by source number
 STATE_COLORS = ("#444444", "#d81b60", "#1f77b4", "#2ca02c", "#d95f02", "#7b3294")
 FAMILY_COLORS = {"max": "#fde3c4", "avg": "#fde3c4", "skip": "#d5efd3", "sep": "#d3e4f5", "dil": "#e6daf0"}
-OPERATION_COLORS = dict(zip(OPERATIONS, ("#999999", "#e69f00", "#f0c75e", "#009e73", "#0072b2", "#56b4e9", "#7b3294",
-                                         "#cc79a7"), strict=True))
+OTHER_FAMILY = "#f2efe6"
+OPERATION_COLORS = {"none": "#999999", "max_pool_3x3": "#e69f00", "avg_pool_3x3": "#f0c75e", "skip_connect": "#009e73",
+                    "sep_conv_3x3": "#0072b2", "sep_conv_5x5": "#56b4e9", "dil_conv_3x3": "#7b3294",
+                    "dil_conv_5x5": "#cc79a7"}
+GOLDEN = (5**0.5 - 1) / 2  # of the circle of hues: steps of it never come close to an earlier one
 # Inches, which are also the units of a cell's axes.
 RADIUS, BOX_WIDTH, BOX_HEIGHT, ROW, STEP = 0.22, 1.12, 0.26, 0.4, 2.0
 STATE_X = (0.4, 1.1, *(1.1 + STEP * (node + 1) for node in range(N_NODES)))
@@ -85,8 +92,14 @@ def _draw_edge(axes: Axes, operation: str, source: int, node: int, y: float) -> 
     _draw_arrow(axes, (right, y), (x - RADIUS * 0.9, _state_y(node + 2) + (0.1 if above else -0.1)), color)
     axes.add_patch(FancyBboxPatch((right - BOX_WIDTH, y - BOX_HEIGHT / 2), BOX_WIDTH, BOX_HEIGHT, lw=1.2, zorder=3,
                                   boxstyle="round,pad=0,rounding_size=.06", edgecolor=color,
-                                  facecolor=FAMILY_COLORS[operation.split("_")[0]]))
-    axes.text(right - BOX_WIDTH / 2, y, operation, ha="center", va="center", fontsize=9, zorder=5, gid="operation")
+                                  facecolor=FAMILY_COLORS.get(operation.split("_")[0], OTHER_FAMILY)))
+    axes.text(right - BOX_WIDTH / 2, y, operation, ha="center", va="center", zorder=5, gid="operation",
+              fontsize=9 * min(1, (BOX_WIDTH - 0.15) / width(operation, 9)))
+
+
+def width(text: str, size: float) -> float:
+    """Of a text in points, in inches."""
+    return TextPath((0, 0), text, size=size).get_extents().width / 72
 
 
 def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
@@ -97,7 +110,7 @@ def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]
 # ---- alphas
 
 
-History = Sequence[Mapping[str, Sequence[Sequence[float]]]]  # an epoch: {"normal": 14 x 8, "reduction": 14 x 8}
+History = Sequence[Mapping[str, Sequence[Sequence[float]]]]  # an epoch: {"normal": 14 x O, "reduction": 14 x O}
 
 
 def plot_alphas(history: History, path: str | Path, genotype: Genotype | None = None) -> None:
@@ -105,9 +118,16 @@ def plot_alphas(history: History, path: str | Path, genotype: Genotype | None = 
     _save(alphas_figure(history, genotype), path)
 
 
+def fits(history: History) -> bool:
+    """Whether there is a weight for each operation of the space, which may have changed since."""
+    return all(len(row) == len(OPERATIONS) for row in history[0]["normal"])
+
+
 def alphas_figure(history: History, genotype: Genotype | None = None) -> Figure:
     if not history:
         raise ValueError("there is no epoch to plot")
+    if not fits(history):
+        raise ValueError(f"these are not weights of the {len(OPERATIONS)} operations {', '.join(OPERATIONS)}")
     figure = Figure(figsize=(13, 15), layout="constrained")
     for part, kind in zip(figure.subfigures(2, 1), ("normal", "reduction"), strict=True):
         part.suptitle(f"{kind} cell", weight="bold")
@@ -123,17 +143,30 @@ def alphas_figure(history: History, genotype: Genotype | None = None) -> Figure:
                 panels[node, source].set_axis_off()
         for axes in panels[-1]:
             axes.set_xlabel("epoch")
-        part.legend(handles=panels[0, 0].lines, loc="upper right", fontsize=11, ncols=2,
+        part.legend(handles=panels[0, 0].lines, loc="upper right", fontsize=11 * legend_scale(), ncols=2,
                     title="bold frame: an edge of the genotype" if kept else None, bbox_to_anchor=(0.98, 0.93))
     return figure
+
+
+def legend_scale() -> float:
+    """At most 1: in two columns of 12 names of 1.6 inches the legend has room where there are no panels."""
+    return min(1, 12 / math.ceil(len(OPERATIONS) / 2), 1.6 / max(width(name, 11) for name in OPERATIONS))
+
+
+def _style(name: str) -> dict[str, Any]:
+    """Of the line of an operation; those that have no color of their own are dash-dotted."""
+    if name in OPERATION_COLORS:
+        return {"color": OPERATION_COLORS[name], "ls": "--" if name == "none" else "-"}
+    number = [other for other in OPERATIONS if other not in OPERATION_COLORS].index(name)
+    return {"color": hsv_to_rgb((number * GOLDEN % 1, 0.85, 0.6)), "ls": "-."}
 
 
 def _plot_edge(axes: Axes, rows: Sequence[Sequence[float]], place: tuple[int, int], kept: bool) -> None:
     node, source = place
     epochs = range(1, len(rows) + 1)
     for index, name in enumerate(OPERATIONS):
-        axes.plot(epochs, [row[index] for row in rows], color=OPERATION_COLORS[name], label=name,
-                  lw=1.6, ls="--" if name == "none" else "-", marker="o" if len(rows) == 1 else "")
+        axes.plot(epochs, [row[index] for row in rows], label=name, lw=1.6, marker="o" if len(rows) == 1 else "",
+                  **_style(name))
     origin = STATES[source] if source < 2 else f"node {STATES[source]}"
     axes.set_title(f"{origin} to node {node}", fontsize=10, weight="bold" if kept else "normal")
     axes.grid(alpha=0.3)

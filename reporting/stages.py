@@ -7,7 +7,7 @@ from guard.trials import Trial
 from models.darts.genotype import Genotype
 from reporting import parameter_plots, plots
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
-from reporting.darts_drawing import alphas_figure, cells_figure
+from reporting.darts_drawing import alphas_figure, cells_figure, fits
 from reporting.findings import Experiment, Run, tests
 from reporting.words import UNKNOWN, data_name, duration, millions, network, percent, recipe, slug, value
 
@@ -183,11 +183,12 @@ def search_blocks(run: Run, runs: list[Run]) -> list[Block]:
     history = [record for record in shown.metrics if "strengths" in record]
     if history:
         about = f"{shown.name}, {len(history)} epochs, seed {shown.config.get('seed', UNKNOWN)}"
+        strengths = [record["strengths"] for record in history]
         blocks.append(Picture(
-            f"{base}-alphas.svg",
-            plots.svg(lambda: alphas_figure([record["strengths"] for record in history], genotype), plain=True),
+            f"{base}-alphas.svg", plots.svg(lambda: alphas_figure(strengths, genotype), plain=True),
             "The weight of each operation on each edge over the epochs", f"Alphas after softmax over time: {about}.",
-            900))
+            900) if fits(strengths) else Text("The alphas are not drawn: they weigh another number of operations than "
+                                              "there are now.", "note"))
         blocks.append(Gallery([*_curves(shown, base), Picture(
             f"{base}-decision.svg", plots.svg(lambda: plots.decision(history)),
             "Entropy of the alphas and number of skip connections over the epochs",

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from models.darts.genotype_files import genotype_name
+
 UNKNOWN = "not told"
 
 
@@ -49,8 +51,7 @@ def network(stage: str, result: dict[str, Any]) -> str:
     """Which network a run has trained."""
     config = result["config"]
     if named := config.get("genotype"):
-        file = Path(str(named))
-        name = file.parent.name if file.name == "genotype.json" else file.stem
+        name = genotype_name(str(named))
         return f"{name if 'DARTS' in name else f'DARTS {name}'}, {config.get('layers')} cells"
     if config.get("baseline"):
         return "plain MobileNet"

@@ -13,7 +13,8 @@ import torch
 import darts_search
 from conftest import ROOT
 from earlier_layout import of_before
-from models.darts.genotype import Genotype, load_genotype
+from models.darts.genotype import Genotype
+from models.darts.genotype_files import load_genotype
 from training.search import Search
 
 TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",

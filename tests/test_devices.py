@@ -15,7 +15,7 @@ from torch import nn
 
 from counting import Launches
 from models import MODELS, build_model
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from models.mobilenet_space import space as mobilenet_space

@@ -166,6 +166,24 @@ def test_a_run_is_finished_by_its_results_and_only_by_those_wanted(tmp_path: Pat
     assert stage.progress() == BEGUN
 
 
+def test_what_a_preset_sets_is_known_to_the_search_alone(tmp_path: Path) -> None:
+    stage = RunStage("darts", plan(tmp_path), {"epochs": 2, "preset": "published"})
+    stage.path.mkdir(parents=True)
+    stage.genotype.touch()
+    made = merge(budgets.SETTINGS["darts"], command_line(budgets.SETTINGS["darts"], stage.command()[2:], ""))
+    config = asdict(made) | {"frozen": 0.0, "max_skips": 8, "val_size": -1}
+    result = {"config": config, "data": {"checksum": "abc"}, "value": 0.5,
+              "metric": "accuracy of the supernet on the alphas' half of the training images, over the last epoch"}
+    write_json(stage.path / "result.json", result)
+    assert stage.progress() == FINISHED
+    assert stage.outcome() == f"cells found, {result['metric']} 50.00%"
+    with pytest.raises(ValueError, match="made with val_size = -1, wanted is 0"):
+        RunStage("darts", plan(tmp_path), {"epochs": 2}).progress()
+    write_json(stage.path / "result.json", result | {"config": config | {"preset": ""}})
+    with pytest.raises(ValueError, match="made with preset = '', wanted is 'published'"):
+        stage.progress()
+
+
 def test_experiment_that_never_started_is_begun_anew(tmp_path: Path) -> None:
     stage = ExperimentStage("hpo", plan(tmp_path), budgets.fitted("demo", "hpo", 1437))
     (stage.home / "abcdefgh" / "db").mkdir(parents=True)  # killed before NNI had written anything

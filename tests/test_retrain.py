@@ -17,7 +17,7 @@ import retrain
 from artifacts.model_file import load_model
 from config import RetrainConfig
 from conftest import ROOT
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from pictures import dataset
 from training import loop
 

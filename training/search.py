@@ -1,12 +1,13 @@
 """The search of DARTS: epochs of bilevel steps over a supernet, and the complete training that judges what it found.
 
-The training images, but for those of validation, are halved: weights learn on one half, alphas on the other. With
-several processes each takes its share of every batch, and norms it by itself; gradients are averaged.
+The training images, but for those of validation, are halved: weights learn on one half, alphas on the other. Without
+validation images, as published, the alphas' half judges the search too. With several processes each takes its share of
+every batch, and norms it by itself; gradients are averaged.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config import DartsSearchConfig, identity
-from models.darts.genotype import Genotype, count_skips
+from models.darts.genotype import OPERATIONS, Genotype, count_skips
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet, stacked
 from pictures.augmentation import Draws
@@ -35,7 +36,17 @@ class Searched(NamedTuple):
 
     genotype: Genotype
     history: list[dict[str, Any]]
-    value: float  # validation accuracy, of the supernet or of the complete training
+    value: float  # accuracy of the supernet on what `judged` names, or validation accuracy of the complete training
+
+
+# The first that there is: the second in a search without validation images, the third while its alphas wait.
+JUDGES = {"val_accuracy": "validation", "alpha_accuracy": "alphas' half", "train_accuracy": "weights' half"}
+
+
+def judged(record: Mapping[str, Any]) -> tuple[str, float]:
+    """The images that judge an epoch, and the accuracy in 0..1 on them."""
+    key = next(key for key in JUDGES if key in record)
+    return JUDGES[key], record[key]
 
 
 Drawn = tuple[Tensor, Draws | None]  # what Batches.drawn gives
@@ -81,6 +92,11 @@ class Search:
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint; ValueError if it is none, or of another search."""
         saved = of_today(load_checkpoint(checkpoint, self.computes, self.device), list(self.model.state_dict()))
+        theirs, ours = ({name: tensor.shape for name, tensor in state.items()}
+                        for state in (saved["model"], self.model.state_dict()))
+        if theirs != ours:  # channels and cells are compared already
+            raise ValueError(f"{checkpoint}: its search was over other operations than {', '.join(OPERATIONS)}; delete "
+                             "it to start anew")
         for name, part in self.parts().items():
             part.load_state_dict(saved[name])
         self.history = list(saved["history"])
@@ -104,7 +120,7 @@ class Search:
                     save_checkpoint(checkpoint, self.parts(), self.computes, self.history)
                     self.saved, saved_at = len(self.history), time.monotonic()
                 on_epoch(self.history[-1])
-        return Searched(self.model.genotype(self.config.max_skips), self.history, self.history[-1]["val_accuracy"])
+        return Searched(self.model.genotype(self.config.max_skips), self.history, judged(self.history[-1])[1])
 
     def steps(self, recorder: Callable[[], Recorder] | None) -> tuple[Captured, Captured]:
         """The steps of both levels and of the weights alone; what they have loaded must not be loaded anew."""
@@ -136,8 +152,10 @@ class Search:
             loss, correct = distributed.summed(total).tolist()
             record |= {f"{name}_loss": loss / steps / distributed.size(),
                        f"{name}_accuracy": correct / self.halves.weights.images}
-        scores = evaluate(self.model, self.halves.val.epoch(epoch), torch.float32)
-        return record | {f"val_{key}": value for key, value in scores.items()} | self.derived()
+        if self.halves.val is not None:
+            scores = evaluate(self.model, self.halves.val.epoch(epoch), torch.float32)
+            record |= {f"val_{key}": value for key, value in scores.items()}
+        return record | self.derived()
 
     def batches(self, epoch: int) -> Iterator[tuple[Drawn, Drawn]]:
         """Of the weights and of the alphas, this process's share of each."""
@@ -184,18 +202,19 @@ def of_today(saved: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 class Halves(NamedTuple):
-    """Training images of the weights, of the alphas, and validation images."""
+    """Training images of the weights, of the alphas, and validation images, if there are any."""
 
     weights: Batches
     alphas: Batches
-    val: Batches
+    val: Batches | None
 
 
 def search_batches(config: DartsSearchConfig, pictures: Pictures, device: torch.device) -> Halves:
     """The training images, which lie in stratified order, halved."""
     train, val = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
+        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,
+        all_data=config.val_size < 0)
     index = train.index.cpu().numpy()
     half = len(index) // 2
     if config.batch_size > half:
@@ -212,9 +231,17 @@ def search_batches(config: DartsSearchConfig, pictures: Pictures, device: torch.
 
 def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pictures, device: torch.device,
                       path: Path) -> float:
-    """Validation accuracy after the last epoch of the genotype's own network, trained on both halves."""
+    """Validation accuracy after the last epoch of the genotype's own network, trained on both halves.
+
+    If the search had no validation images, a tenth of its images is set aside: it has seen them, this network not.
+    """
+    train_size, val_size = config.train_size, config.val_size
+    if val_size < 0:
+        images = train_size or len(pictures.train_labels)
+        val_size = max(images // 10, len(pictures.classes))
+        train_size = images - val_size
     loaders = training_batches(
-        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
+        pictures, device, train_size=train_size, val_size=val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed,
         share=distributed.share(config.batch_size))
     set_seed(config.seed)

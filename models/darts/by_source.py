@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from models.darts.genotype import EDGES
 from models.darts.operations import shuffled
 
-# x (N, C, H, W), the Edges that leave it, shares (E, 8), stride -> E maps
+# x (N, C, H, W), the Edges that leave it, shares (E, O), stride -> E maps
 Leave = Callable[[Tensor, nn.Module, Tensor, int], Sequence[Tensor]]
 
 
 def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: Tensor | None, leave: Leave,
               add: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-    """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights.
+    """The maps of the nodes, from the two preprocessed inputs; operations (14, O) and edges (14,) are weights.
 
     `add` sums what enters a node: in place, if the maps that `leave` gives are nobody else's.
     """

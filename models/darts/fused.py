@@ -45,12 +45,12 @@ def cannot() -> list[str]:
 
 
 def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: Tensor | None) -> list[Tensor]:
-    """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights."""
+    """The maps of the nodes, from the two preprocessed inputs; operations (14, O) and edges (14,) are weights."""
     return by_source(cell, states, operations, edges, _leave, Tensor.add_)
 
 
 def _leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Tensor]:
-    """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, 8)."""
+    """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, O)."""
     relu = x.relu()
     maps = convolutions(relu, edges, shares, stride)
     which = [column for column, operation in enumerate(SPACE.values()) if operation.pool]
@@ -174,7 +174,7 @@ CHAINS = {Shape(3, 1, 2), Shape(5, 1, 2), Shape(3, 2, 1), Shape(5, 2, 1)}
 
 
 def convolutions(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Tensor]:
-    """The sum of the weighed chains on each edge; x (N, C, H, W) after its ReLU, shares (E, 8)."""
+    """The sum of the weighed chains on each edge; x (N, C, H, W) after its ReLU, shares (E, O)."""
     chains = {column: (name, operation.chain) for column, (name, operation) in enumerate(SPACE.items())
               if operation.chain}
     parameters = [parameter for name, _ in chains.values() for parameter in edges.operations[name]]

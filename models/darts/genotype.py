@@ -1,29 +1,23 @@
-"""What a DARTS search finds and a retrain builds: a normal and a reduction cell, as JSON with a schema version.
+"""What a DARTS search finds and a retrain builds: a normal and a reduction cell. Files of it: genotype_files.py.
 
 A cell has four nodes; each is the sum of two edges, each edge an operation on a source (arXiv:1806.09055).
 Sources are counted as in the paper: 0 and 1 are the outputs of the two cells before, 2 + k is node k. Node i may
 take any of the sources 0 to i + 1, so a cell has 2 + 3 + 4 + 5 = 14 possible edges.
 """
 
-import difflib
-import json
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from files import atomic_write, read_json
 from models.darts.operations import SPACE
 
 OPERATIONS = tuple(SPACE)
 CHOSEN = OPERATIONS[1:]  # an edge of a genotype is one of these
+SKIPS = tuple(name for name in CHOSEN if SPACE[name].skip)
 N_NODES = 4
 EDGES = tuple((node, source) for node in range(N_NODES) for source in range(node + 2))  # the order of alphas
 SCHEMA = 1  # of the JSON
-FOLDER = Path(__file__).parent / "genotypes"
-SHIPPED = ("DARTS_V1", "DARTS_V2", "PC_DARTS")
 FORM = "four pairs of edges, such as [[\"sep_conv_3x3\", 0], [\"skip_connect\", 1]]"
 
 
@@ -53,10 +47,10 @@ class Genotype:
     @classmethod
     def from_json(cls, value: Any) -> "Genotype":
         if not isinstance(value, dict):
-            raise ValueError(f"{_short(value)} is no genotype: an object with schema, normal and reduction")
+            raise ValueError(f"{short(value)} is no genotype: an object with schema, normal and reduction")
         schema = value.get("schema")
         if type(schema) is not int or schema < 1:
-            raise ValueError(f"schema = {_short(schema)}: must be {SCHEMA}")
+            raise ValueError(f"schema = {short(schema)}: must be {SCHEMA}")
         if schema > SCHEMA:
             raise ValueError(f"schema = {schema}: newer than {SCHEMA}, the newest that this version reads")
         if unknown := sorted(value.keys() - {"schema", "normal", "reduction"}):
@@ -95,16 +89,17 @@ def operation_label(kind: str, node: int, source: int) -> str:
 
 def count_skips(genotype: Genotype) -> int:
     """Skip connections of the normal cell; many are the sign of a collapsed search."""
-    return sum(edge.operation == "skip_connect" for pair in genotype.normal for edge in pair)
+    return sum(edge.operation in SKIPS for pair in genotype.normal for edge in pair)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """As a message names it."""
     return repr(value)[:60]
 
 
 def _checked_cell(kind: str, cell: Any) -> tuple[Pair, ...]:
     if isinstance(cell, str) or not isinstance(cell, Sequence):
-        raise ValueError(f"{kind} = {_short(cell)}: must be {FORM}")
+        raise ValueError(f"{kind} = {short(cell)}: must be {FORM}")
     if len(cell) != N_NODES:
         raise ValueError(f"{kind}: {len(cell)} nodes, must be {N_NODES}")
     return tuple(_checked_pair(f"{kind}, node {node}", node, pair) for node, pair in enumerate(cell))
@@ -112,7 +107,7 @@ def _checked_cell(kind: str, cell: Any) -> tuple[Pair, ...]:
 
 def _checked_pair(name: str, node: int, pair: Any) -> Pair:
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise ValueError(f"{name} = {_short(pair)}: must be two edges of [operation, source]")
+        raise ValueError(f"{name} = {short(pair)}: must be two edges of [operation, source]")
     first, second = sorted((_checked_edge(name, node, edge) for edge in pair), key=lambda edge: edge.source)
     if first.source == second.source:
         raise ValueError(f"{name}: both edges come from source {first.source}, must be two different ones")
@@ -121,60 +116,20 @@ def _checked_pair(name: str, node: int, pair: Any) -> Pair:
 
 def _checked_edge(name: str, node: int, edge: Any) -> Edge:
     if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) != 2:
-        raise ValueError(f"{name}: edge {_short(edge)} must be [operation, source]")
+        raise ValueError(f"{name}: edge {short(edge)} must be [operation, source]")
     operation, source = edge
     if not isinstance(operation, str) or operation not in CHOSEN:
-        raise ValueError(f"{name}: operation {_short(operation)} must be one of {', '.join(CHOSEN)}")
+        raise ValueError(f"{name}: operation {short(operation)} must be one of {', '.join(CHOSEN)}")
     if type(source) is not int or not 0 <= source < node + 2:
-        raise ValueError(f"{name}: source {_short(source)} must be 0 to {node + 1} "
+        raise ValueError(f"{name}: source {short(source)} must be 0 to {node + 1} "
                          "(0 and 1: the cells before, 2 + k: node k)")
     return Edge(operation, source)
-
-
-# ---- files and names
-
-
-def load_genotype(name: str) -> Genotype:
-    """A shipped genotype, a random one (`random:SEED`), or that of a JSON file; ValueError names what is wrong."""
-    if name in SHIPPED:
-        return Genotype.from_json(read_json(FOLDER / f"{name}.json"))
-    if name.startswith("random:"):
-        return random_genotype(name)
-    if not Path(name).is_file():
-        close = difflib.get_close_matches(name.upper().replace("-", "_"), SHIPPED, n=1)
-        raise ValueError(f"genotype {name!r} is neither a file nor one of {', '.join(SHIPPED)}, random:SEED"
-                         + (f"; did you mean {close[0]}?" if close else ""))
-    try:
-        return Genotype.from_json(read_json(name))
-    except OSError as error:
-        raise ValueError(f"{name}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(f"{name}:") else f"{name}: {error}") from None
-
-
-def random_genotype(name: str) -> Genotype:
-    """`random:SEED`: uniform over the space, that is for each node two different sources and each any operation."""
-    seed = name.removeprefix("random:")
-    if not (seed.isascii() and seed.isdigit()):
-        raise ValueError(f"genotype {name!r}: the seed of random:SEED must be a whole number, such as random:0")
-    generator = random.Random(int(seed))
-    return Genotype(*([[(generator.choice(CHOSEN), source) for source in generator.sample(range(node + 2), 2)]
-                       for node in range(N_NODES)] for _ in range(2)))
-
-
-def save_genotype(path: str | Path, genotype: Genotype) -> None:
-    """Atomically, one line a node."""
-    value = genotype.to_json()
-    cells = [f'  "{kind}": [\n' + ",\n".join(f"    {json.dumps(pair)}" for pair in value[kind]) + "\n  ]"
-             for kind in ("normal", "reduction")]
-    with atomic_write(path) as file:
-        file.write(",\n".join([f'{{\n  "schema": {value["schema"]}', *cells]) + "\n}\n")
 
 
 # ---- from weights
 
 
-Weights = Sequence[Sequence[float]]  # (14 edges in the order of EDGES, 8 operations)
+Weights = Sequence[Sequence[float]]  # (14 edges in the order of EDGES, operations)
 
 
 def discretize(normal: Weights, reduction: Weights, max_skips: int | None = None) -> Genotype:
@@ -186,11 +141,12 @@ def discretize(normal: Weights, reduction: Weights, max_skips: int | None = None
     the later edge) becomes 0 and the cell is derived anew, until they are no more (P-DARTS, arXiv:1904.12760).
     """
     normal, reduction = _checked_weights("normal", normal), _checked_weights("reduction", reduction)
-    genotype, skip = Genotype(_strongest(normal), _strongest(reduction)), OPERATIONS.index("skip_connect")
+    genotype = Genotype(_strongest(normal), _strongest(reduction))
     while max_skips is not None and count_skips(genotype) > max_skips:
-        skips = [EDGES.index((node, edge.source)) for node, pair in enumerate(genotype.normal)
-                 for edge in pair if edge.operation == "skip_connect"]
-        normal[min(skips, key=lambda edge: (normal[edge][skip], -edge))][skip] = 0.0
+        skips = [(EDGES.index((node, edge.source)), OPERATIONS.index(edge.operation))
+                 for node, pair in enumerate(genotype.normal) for edge in pair if edge.operation in SKIPS]
+        edge, skip = min(skips, key=lambda place: (normal[place[0]][place[1]], -place[0]))
+        normal[edge][skip] = 0.0
         genotype = Genotype(_strongest(normal), genotype.reduction)
     return genotype
 

@@ -2,7 +2,7 @@
 
 Imports nni.nas, hence pytorch-lightning; darts_search.py works without it, on the supernet of supernet.py.
 
-Every edge is a LayerChoice of the eight operations, every node an InputChoice of two of its edges. Labels are those of
+Every edge is a LayerChoice of all operations, every node an InputChoice of two of its edges. Labels are those of
 genotype.py: `normal_n2_s0_op` is the operation of node 2 on source 0, `normal_n2_inputs` the two sources of node 2;
 all normal cells share theirs, and all reduction cells, so `Genotype.sample()` samples the space. A sample may choose
 none for an edge that a node takes, as NNI's own strategies may: it freezes to a network, but is no genotype.

@@ -101,7 +101,8 @@ class Operation(NamedTuple):
     zero: bool = False
 
 
-def _chain(kernel: int, dilation: int, times: int) -> Operation:
+def chain(kernel: int, dilation: int, times: int) -> Operation:
+    """A candidate that is a Chain."""
     return Operation(lambda channels, stride, affine: Chain(channels, kernel, dilation, times, stride, affine),
                      chain=Shape(kernel, dilation, times))
 
@@ -117,11 +118,12 @@ class Pool(nn.Module):
         return self.pool(x, self.stride)
 
 
-def _pool(pool: Pooling) -> Operation:
+def pool(function: Pooling) -> Operation:
+    """A candidate that is a Pool."""
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
-        return Pool(pool, stride) if affine else nn.Sequential(Pool(pool, stride),
-                                                               nn.BatchNorm2d(channels, affine=False))
-    return Operation(build, pool=pool)
+        return Pool(function, stride) if affine else nn.Sequential(Pool(function, stride),
+                                                                   nn.BatchNorm2d(channels, affine=False))
+    return Operation(build, pool=function)
 
 
 def _max_pool(x: Tensor, stride: int) -> Tensor:
@@ -136,15 +138,17 @@ def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
 
 
-SPACE: dict[str, Operation] = {  # in the order of the alphas; none comes first
+# In the order of the alphas; none comes first. Another one, such as SPACE["sep_conv_7x7"] = chain(7, 1, 2), is declared
+# here, or by a script of its own before it imports anything that knows the space (genotype.py).
+SPACE: dict[str, Operation] = {
     "none": Operation(lambda channels, stride, affine: Zero(stride), zero=True),
-    "max_pool_3x3": _pool(_max_pool),
-    "avg_pool_3x3": _pool(_avg_pool),
+    "max_pool_3x3": pool(_max_pool),
+    "avg_pool_3x3": pool(_avg_pool),
     "skip_connect": Operation(_skip, skip=True),
-    "sep_conv_3x3": _chain(3, dilation=1, times=2),
-    "sep_conv_5x5": _chain(5, dilation=1, times=2),
-    "dil_conv_3x3": _chain(3, dilation=2, times=1),
-    "dil_conv_5x5": _chain(5, dilation=2, times=1),
+    "sep_conv_3x3": chain(3, dilation=1, times=2),
+    "sep_conv_5x5": chain(5, dilation=1, times=2),
+    "dil_conv_3x3": chain(3, dilation=2, times=1),
+    "dil_conv_5x5": chain(5, dilation=2, times=1),
 }
 
 

@@ -28,12 +28,12 @@ def cannot() -> list[str]:
 
 
 def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: Tensor | None) -> list[Tensor]:
-    """The maps of the nodes, from the two preprocessed inputs; operations (14, 8) and edges (14,) are weights."""
+    """The maps of the nodes, from the two preprocessed inputs; operations (14, O) and edges (14,) are weights."""
     return by_source(cell, states, operations, edges, leave, torch.add)
 
 
 def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[Tensor]:
-    """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, 8)."""
+    """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, O)."""
     relu, (count, c) = x.relu(), (len(shares), x.shape[1])
     wide, weights = relu.repeat(1, count, 1, 1), shares.T.repeat_interleave(c, 1).unbind()  # (N, E * C, H, W), (E * C,)
     maps, blended, columns, pools = [], [], [], []

@@ -90,7 +90,7 @@ class SupernetCell(CellSkeleton):
         return range(max(source - 1, 0), N_NODES)
 
     def forward(self, s0: Tensor, s1: Tensor, operations: Tensor, edges: Tensor | None, form: str) -> Tensor:
-        """operations (14, 8), edges (14,): the weights, after softmax; edges with partial channels alone. s0 and s1 are
+        """operations (14, O), edges (14,): the weights, after softmax; edges with partial channels alone. s0 and s1 are
         rectified already."""
         states = [self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]
         if form == "plain":
@@ -120,7 +120,7 @@ def passing(x: Tensor, like: Tensor) -> Tensor:
 class Supernet(StackedCells):
     """(N, in_channels, H, W) -> (N, n_classes) logits.
 
-    alpha_normal, alpha_reduction: (14, 8), edges of genotype.EDGES x OPERATIONS, shared by all cells of a kind;
+    alpha_normal, alpha_reduction: (14, O), edges of genotype.EDGES x OPERATIONS, shared by all cells of a kind;
     beta_normal, beta_reduction: (14,), with partial channels. `alphas()` gives these, `weights()` all other parameters.
     form: of FORMS; ValueError names the operations that it cannot compute.
     recompute: forget what is inside of a cell and compute it again for the gradient; less memory, a third more time.
@@ -161,7 +161,7 @@ class Supernet(StackedCells):
         return self.head(s1)
 
     def _shares(self, kind: str) -> tuple[Tensor, Tensor | None]:
-        """Weights of the operations (14, 8) and, with partial channels, of the edges (14,)."""
+        """Weights of the operations (14, O) and, with partial channels, of the edges (14,)."""
         operations = getattr(self, f"alpha_{kind}").softmax(-1)
         if self.partial_channels == 1:
             return operations, None
@@ -170,7 +170,7 @@ class Supernet(StackedCells):
 
     @torch.no_grad()
     def strengths(self) -> dict[str, list[list[float]]]:
-        """kind -> 14 x 8: what each operation on each edge counts, as `discretize` wants it."""
+        """kind -> 14 x O: what each operation on each edge counts, as `discretize` wants it."""
         shares = {kind: self._shares(kind) for kind in ("normal", "reduction")}
         return {kind: (operations if edges is None else operations * edges[:, None]).tolist()
                 for kind, (operations, edges) in shares.items()}

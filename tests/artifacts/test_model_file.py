@@ -12,7 +12,7 @@ import hpo_trial
 import small_models
 from artifacts.model_file import build_network, load_model, save_model
 from conftest import ROOT
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.mobilenet_space.space import BASELINE
 from pictures import dataset

@@ -10,7 +10,9 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from models.darts.genotype import CHOSEN, EDGES, N_NODES, OPERATIONS, Genotype, discretize, load_genotype
+import models.darts.genotype
+from models.darts.genotype import CHOSEN, EDGES, N_NODES, OPERATIONS, Genotype, discretize
+from models.darts.genotype_files import load_genotype
 from reporting import darts_drawing
 
 LONGEST = max(CHOSEN, key=len)
@@ -28,7 +30,11 @@ def extents(artists):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_label_meets_anything(name):
-    figure = drawn(darts_drawing.cells_figure(load_genotype(name)))
+    assert_no_label_meets_anything(load_genotype(name))
+
+
+def assert_no_label_meets_anything(genotype):
+    figure = drawn(darts_drawing.cells_figure(genotype))
     page = figure.bbox
     for axes in figure.axes:
         texts = [text for text in axes.texts if text.get_text()]
@@ -94,7 +100,8 @@ def test_another_suffix_is_refused(name, tmp_path):
 def history(epochs):
     """Weights that tell edge, operation and epoch apart."""
     return [{kind: [[(1 + edge + 14 * operation + 112 * epoch + 1000 * (kind == "reduction")) / 3000
-                     for operation in range(8)] for edge in range(14)] for kind in ("normal", "reduction")}
+                     for operation in range(len(darts_drawing.OPERATIONS))] for edge in range(14)]
+             for kind in ("normal", "reduction")}
             for epoch in range(epochs)]
 
 
@@ -133,7 +140,10 @@ def test_the_edges_of_the_genotype_are_framed():
 
 
 def test_the_legend_hides_no_panel():
-    figure = drawn(darts_drawing.alphas_figure(history(2), load_genotype("DARTS_V2")))
+    assert_the_legend_hides_no_panel(drawn(darts_drawing.alphas_figure(history(2), load_genotype("DARTS_V2"))))
+
+
+def assert_the_legend_hides_no_panel(figure):
     for part in figure.subfigs:
         [legend] = part.legends
         box = legend.get_window_extent()
@@ -159,3 +169,46 @@ def test_the_widest_label_fits():
     widths = [text.get_window_extent().width / figure.dpi for axes in figure.axes for text in axes.texts
               if text.get_gid() == "operation"]
     assert max(widths) < darts_drawing.BOX_WIDTH - 0.05
+
+
+# ---- other spaces
+
+LONG = "mean_of_all_rows_and_columns_7x7"
+
+
+@pytest.fixture(params=[("none",), (*OPERATIONS, "sep_conv_7x7"), (*OPERATIONS, "W" * 24, LONG),
+                        ("none", *(f"grouped_conv_{n}x{n}" for n in range(1, 60, 2)))], ids=len)
+def space(request, monkeypatch):
+    """Other operations than those of today, by their names: none, some, long ones, many."""
+    monkeypatch.setattr(darts_drawing, "OPERATIONS", request.param)
+    monkeypatch.setattr(models.darts.genotype, "CHOSEN", request.param)
+    return request.param
+
+
+def test_the_cells_of_any_operations(space):
+    names = [space[-1 - number % len(space)] for number in range(8)]
+    cell = [[(names[2 * node], node), (names[2 * node + 1], node + 1)] for node in range(N_NODES)]
+    assert_no_label_meets_anything(Genotype(cell, cell))
+
+
+def test_the_alphas_of_any_operations(space):
+    figure = drawn(darts_drawing.alphas_figure(history(2)))
+    assert_the_legend_hides_no_panel(figure)
+    for axes in panels(figure).values():
+        assert [line.get_label() for line in axes.lines] == list(space)
+        assert len({(to_hex(line.get_color()), line.get_linestyle()) for line in axes.lines}) == len(space)
+
+
+def test_the_colors_of_known_operations_stay(space):
+    [axes, *_] = panels(darts_drawing.alphas_figure(history(1))).values()
+    for line in axes.lines:
+        own = darts_drawing.OPERATION_COLORS.get(line.get_label())
+        assert (line.get_linestyle() == "-.") == (own is None) and own in (None, to_hex(line.get_color()))
+
+
+def test_weights_of_another_space_are_refused(monkeypatch):
+    values = history(2)
+    assert darts_drawing.fits(values)
+    monkeypatch.setattr(darts_drawing, "OPERATIONS", (*OPERATIONS, "sep_conv_7x7"))
+    with pytest.raises(ValueError, match=r"not weights of the 9 operations none, .*, sep_conv_7x7"):
+        darts_drawing.alphas_figure(values)

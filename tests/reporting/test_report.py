@@ -275,6 +275,16 @@ def test_a_search_in_the_middle_shows_the_cells_so_far(tmp_path):
     assert "No final training yet" in page
 
 
+def test_a_search_over_other_operations_is_shown_without_its_alphas(tmp_path):
+    metrics = search_metrics()
+    metrics["strengths"] = {kind: [[*row, 0.0] for row in rows] for kind, rows in metrics["strengths"].items()}
+    write_run(tmp_path, "darts_search/nine", result("darts_search", 0.4, genotype=GENOTYPE), **metrics)
+    _, text = build(tmp_path)
+    assert "they weigh another number of operations than there are now" in text and "a part is not shown" not in text
+    assert set(re.findall(r"darts_search-(nine-\w+)\.svg", text)) >= {"nine-cells", "nine-decision"}
+    assert "nine-alphas" not in text
+
+
 def test_of_several_seeds_the_chosen_one_is_drawn(tmp_path):
     cell = [*GENOTYPE["normal"][:3], [["skip_connect", 0], ["skip_connect", 1]]]
     other = Genotype.from_json(GENOTYPE | {"normal": cell}).to_json()

@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.depthwise import DepthwiseConv2d
-from models.darts.genotype import CHOSEN, N_NODES, OPERATIONS, Genotype, load_genotype
+from models.darts.genotype import CHOSEN, N_NODES, OPERATIONS, Genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork, Sum, edge_stride
 from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn, Zero, drop_path, operation
 

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from conftest import ROOT
 from models.darts.cells import StackedCells
-from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, load_genotype
+from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 
 pytest.importorskip("pytorch_lightning")
