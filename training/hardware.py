@@ -23,6 +23,12 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def prepare(device: torch.device) -> None:
+    """Before a training, whose steps all have one shape: on a GPU cuDNN tries its algorithms once, which pays."""
+    keep_freed_memory(device)
+    torch.backends.cudnn.benchmark = True
+
+
 def keep_freed_memory(device: torch.device) -> None:
     """On a CPU: what a step frees stays with the process for the next one. Given back, as glibc does with large maps,
     each of its pages is cleared anew by the system: up to a quarter of a step. Does nothing without glibc.
