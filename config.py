@@ -57,7 +57,8 @@ class TrainingConfig:
     device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "auto: bf16 where it is faster", choices=("auto", "fp32", "bf16"))
     compile: bool = setting(False, "torch.compile the network")
-    seed: int = setting(0, "seed of split, weights, order and augmentation", minimum=0, maximum=2**31 - 1)
+    seed: int = setting(0, "seed of split, weights, order and augmentation; with one number of threads a CPU then "
+                        "repeats a run bitwise, a GPU does not", minimum=0, maximum=2**31 - 1)
 
     graph: bool = setting(True, "on a GPU, record a step once and repeat it as one CUDA graph, where that is possible")
     runs_dir: str = setting("runs", "where a run without NNI puts its folder")
@@ -99,7 +100,8 @@ class DartsSearchConfig(TrainingConfig):
                           "leaves no unseen images to judge it by", choices=("", "published"))
     val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it; -1: none, the "
                             "alphas' half judges the search", minimum=-1)
-    order: int = setting(1, "1: alphas as if the weights were trained; 2: looks a step of theirs ahead, and is slower",
+    order: int = setting(1, "1: alphas as if the weights were trained; 2: looks a step of theirs ahead, and is slower. "
+                         "On a GPU 1 computes in TF32, its gradients some percent off, and 2 in true float32",
                          minimum=1, maximum=2)
     channels: int = setting(16, "channels of the supernet's first cells", minimum=4)
     layers: int = setting(8, "cells of the supernet", minimum=3)

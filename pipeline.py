@@ -18,7 +18,7 @@ What repeats: with one seed, one version and one number of threads a CPU compute
 trials too, and the first 20 choices of stage 1. What does not: in a resume NNI asks for the next choice while it still
 repeats the interrupted trial, so that later choices, and those of stage 2, are made without its result; the assessor
 forgets earlier curves, so it may stop other trials; several trials at once end in any order; a time limit ends an
-experiment after as many trials as the machine could do; GPUs in bf16 round differently each time.
+experiment after as many trials as the machine could do; a GPU, in fp32 and bf16, adds in another order each time.
 
 Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data or the installation, and nothing was
 started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.

@@ -5,7 +5,7 @@
     python retrain.py --genotype genotypes.py:NAME                          cells of other code: read, never run
     python retrain.py --genotype DARTS_V2 --epochs 50                       all of its schedules, shorter
     python retrain.py --model resnet18                                      a network of the zoo by the same recipe
-    python retrain.py --genotype DARTS_V2 --resume                          after a stop: bitwise as without one
+    python retrain.py --genotype DARTS_V2 --resume                          after a stop, as without one
     torchrun --nproc-per-node 4 retrain.py --genotype DARTS_V2              on four GPUs
 
 The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
@@ -14,7 +14,9 @@ published code: momentum is Nesterov's, and weight decay spares batch norm and b
 recipe averages the weights over about 0.7 per cent of the training. Without validation NNI gets the training
 accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
 
-SIGTERM and Ctrl-C let the running step finish and write a checkpoint. Exit code 1: out of GPU memory.
+SIGTERM and Ctrl-C let the running step finish and write a checkpoint. A run that goes on from it ends with the weights
+of a run without a stop: bitwise on a CPU, with one number of threads; a GPU adds in another order each time. Exit code
+1: out of GPU memory.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ Plain, as the public implementations of DARTS do it: fp32, NCHW, each operation 
 gradients, and in both halves of a search step those of weights and alphas alike. The networks and their first weights
 are the same. Ours computes in what `--precision auto` takes on this machine: the search in fp32, the retrain in bf16
 where that is faster. First order; a search step is one of the alphas and one of the weights; random images. Each side
-has a process of its own, since `keep_freed_memory` is for a whole process.
+has a process of its own, since `prepare` is for a whole process.
 """
 
 import sys
@@ -23,7 +23,7 @@ from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from training.bilevel import Batch, architecture_step, first_order, weight_step
-from training.hardware import keep_freed_memory, pick_device, pick_dtype
+from training.hardware import pick_device, pick_dtype, prepare
 from training.loop import set_seed
 
 LR, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
@@ -103,7 +103,7 @@ def search_step(side: str, batch: int, channels: int, layers: int, device: torch
     train = images(batch, device)
     if side == "plain":
         return plain_search_step(supernet(channels, layers, device, form="plain"), train)
-    keep_freed_memory(device)
+    prepare(device)
     model = supernet(channels, layers, device, recompute="recomputing" in side)
     return our_search_step(model, channels_last(train))
 
@@ -163,7 +163,7 @@ def retrain_step(side: str, genotype: str, batch: int, channels: int, layers: in
     train, model = images(batch, device), discrete(genotype, channels, layers, device)
     if side == "plain":
         return training_step(plain(model), train, torch.float32)
-    keep_freed_memory(device)
+    prepare(device)
     dtype = torch.float32 if "fp32" in side else pick_dtype("auto", device, model)
     return training_step(model.to(memory_format=torch.channels_last), channels_last(train), dtype)
 

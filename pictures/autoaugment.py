@@ -165,7 +165,7 @@ def _tables(images: Tensor, grey: Tensor, operation: Tensor, power: Tensor) -> T
     power = power.view(-1, 1, 1)
     mean = (grey.mean((2, 3)) + 0.5).floor()[..., None]
     counts = _histogram(images)  # (B, 3, 256)
-    step = 2 ** power.clamp(0, 8)
+    step = (2 ** power.clamp(0, 8)).round()  # a power of a GPU may be a little less
     tables = {
         "Brightness": level * (1 + power),
         "Contrast": mean + (1 + power) * (level - mean),

@@ -2,16 +2,20 @@
 
 The meta device computes shapes alone. It refuses what a GPU refuses, a tensor of the CPU among its own, and what a GPU
 has to be waited for: any look at a value. A GPU may still find fault with a step; this is what can be known without.
+What its kernels answer is in test_cuda.py, for the same steps.
 """
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from counting import Launches
 from models import MODELS, build_model
@@ -24,9 +28,20 @@ from pictures.augmentation import Augmentation, Draws
 from tiny_training import Settings
 from training import loop
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
+from training.graphs import ready_to_step
 from training.loop import build_optimizer, fit, train_step
 
 META = torch.device("meta")
+
+
+class NoLists(TorchFunctionMode):
+    """A list as index is copied to the device, and waited for; no dispatch mode sees it."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            assert not any(isinstance(part, list) for part in index), index
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +61,12 @@ def on_meta(build) -> nn.Module:
         return build().to(memory_format=torch.channels_last)
 
 
-def train(model: nn.Module, batch: Batch, optimizer: str = "SGD") -> None:
-    step = partial(train_step, lr=0.1, dtype=torch.float32, label_smoothing=0.1, clip=5.0, auxiliary=0.4)
-    loss, correct = step(model, build_optimizer(model, optimizer, 0.1, 1e-4, 0.9), *batch)
-    assert loss.device == correct.device == META
+def train(model: nn.Module, batch: Batch, optimizer: str = "SGD", dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    step = partial(train_step, lr=0.1, dtype=dtype, label_smoothing=0.1, clip=5.0, auxiliary=0.4)
+    with NoLists():
+        hits = step(model, build_optimizer(model, optimizer, 0.1, 1e-4, 0.9), *batch)
+    assert all(value.device == batch.images.device for value in hits)
+    return [*hits]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -71,15 +88,24 @@ def test_step_of_a_retrain(name, batch):
     train(model, batch)
 
 
-@pytest.mark.parametrize(("order", "settings"), [
+SEARCHES = [
     (1, {}), (2, {}), (1, {"partial_channels": 4}), (1, {"recompute": True}), (1, {"form": "plain"}),
-    (1, {"form": "stored"}), (2, {"form": "stored"}), (1, {"form": "stored", "partial_channels": 4})], ids=str)
+    (1, {"form": "stored"}), (2, {"form": "stored"}), (1, {"form": "stored", "partial_channels": 4})]
+
+
+@pytest.mark.parametrize(("order", "settings"), SEARCHES, ids=str)
 def test_step_of_a_search(order, settings, batch):
     model = on_meta(lambda: Supernet(3, 8, 10, 3, **settings))
+    assert all(value.device == META for value in search_step(model, batch, order))
+
+
+def search_step(model: Supernet, batch: Batch, order: int, recorded: bool = False) -> list[Tensor]:
     weights, alphas = torch.optim.SGD(model.weights(), 0.1, 0.9), torch.optim.Adam(model.alphas(), 0.1)
+    for optimizer in (weights, alphas):
+        ready_to_step(optimizer, batch.images.device, recorded)
     gradient = partial(first_order, model, batch) if order == 1 else partial(second_order, model, batch, batch, weights)
-    hits = [architecture_step(model, alphas, gradient, decay=0.1), weight_step(model, weights, batch, clip=5.0)]
-    assert all(value.device == META for hit in hits for value in hit)
+    with NoLists():
+        return [*architecture_step(model, alphas, gradient, decay=0.1), *weight_step(model, weights, batch, clip=5.0)]
 
 
 @pytest.mark.parametrize("policy", ["basic", "autoaugment"])

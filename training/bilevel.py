@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from training.hardware import true_fp32
+
 EPSILON = 0.01  # of the central difference, over the length of the vector
 
 
@@ -73,6 +75,7 @@ def first_order(model: nn.Module, val: Batch) -> Gradients:
     return gradients(model, val, model.alphas())
 
 
+@true_fp32()  # the difference moves weights by less than TF32 tells apart
 def second_order(model: nn.Module, train: Batch, val: Batch, optimizer: torch.optim.SGD,
                  label_smoothing: float = 0.0) -> Gradients:
     """As if w*(alpha) were one step of `optimizer` away, w' = w - lr (momentum b + dL_train/dw + weight_decay w).

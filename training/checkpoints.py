@@ -1,4 +1,9 @@
-"""Checkpoints: what a run needs to go on, bitwise, after any stop. Written atomically, read without running code."""
+"""Checkpoints: what a run needs to go on after any stop as if there had been none. Written atomically, read without
+running code.
+
+"As if" is bitwise on a CPU, with one number of threads. A GPU adds in another order each time, as a run without a stop
+does too.
+"""
 
 import pickle
 from pathlib import Path

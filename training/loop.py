@@ -25,7 +25,7 @@ from training.checkpoints import save_checkpoint
 from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
 from training.graphs import Captured, CudaGraph, ready_to_step, set_rate
-from training.hardware import keep_freed_memory, pick_dtype, training_execution
+from training.hardware import pick_dtype, prepare, training_execution
 from training.stopping import DeferredSignals
 
 OPTIMIZERS = {
@@ -166,14 +166,13 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     that is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
     `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
     an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
-    checkpoint, gives bitwise the same weights as a run without a stop; `on_epoch` sees the records of its epochs too.
-    A loss that is not finite ends the training: the result says `diverged`.
+    checkpoint, gives the weights of a run without a stop (checkpoints.py); `on_epoch` sees the records of its epochs
+    too. A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
-    keep_freed_memory(device)
+    prepare(device)
     execution, dtype = training_execution(settings, model, size()), pick_dtype(settings.precision, device, model)
     model.to(memory_format=torch.channels_last)
-    torch.backends.cudnn.benchmark = True  # all training steps have one shape, so trying every algorithm once pays
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
     average = Average(model, settings.ema) if settings.ema else None
     result = FitResult()

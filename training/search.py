@@ -26,7 +26,7 @@ from training import distributed
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_rate
-from training.hardware import keep_freed_memory, search_execution
+from training.hardware import prepare, search_execution
 from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
 from training.stopping import DeferredSignals
 
@@ -68,7 +68,7 @@ class Search:
 
     def __init__(self, config: DartsSearchConfig, pictures: Pictures, device: torch.device) -> None:
         """ValueError names a setting that does not go with the pictures or with another setting."""
-        keep_freed_memory(device)
+        prepare(device)
         self.config, self.device = config, device
         self.halves = search_batches(config, pictures, device)
         set_seed(config.seed)

@@ -28,7 +28,7 @@ def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edg
             found.append(_finished(cell, sums[source - 2], passed[source - 2], add))
         x, entered, stride = found[source], cell.entered(source), 2 if cell.reduction and source < 2 else 1
         places = [EDGES.index((node, source)) for node in entered]
-        shares = torch.stack([rows[place] for place in places])  # by an index: a copy from the host, which would wait
+        shares = picked(rows, places)
         if edges is not None:
             rest = F.max_pool2d(x[:, cell.mixed :], 2) if stride == 2 else x[:, cell.mixed :]
             for node, place in zip(entered, places, strict=True):
@@ -37,6 +37,11 @@ def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edg
         for node, map in zip(entered, leave(x, leaving, shares, stride), strict=True):
             sums[node].append(map)
     return [*found[2:], _finished(cell, sums[-1], passed[-1], add)]
+
+
+def picked(rows: Sequence[Tensor], places: Sequence[int], dim: int = 0) -> Tensor:
+    """Some of the rows, stacked. A list as index would be copied from the host to the device, and be waited for."""
+    return torch.stack([rows[place] for place in places], dim)
 
 
 def _finished(cell: nn.Module, maps: list[Tensor], passed: list[Tensor],

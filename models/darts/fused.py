@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models.darts.by_source import by_source
+from models.darts.by_source import by_source, picked
 from models.darts.depthwise import convolve, input_gradients, joined, weight_gradients
 from models.darts.operations import SPACE, Shape, reducing_kernels
 from models.darts.pointwise import product, rows_of
@@ -62,7 +62,7 @@ def _leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> list[Ten
         elif operation.skip:
             skips = _reduced(relu, edges.operations[name], shares[:, column])
             maps = [map.add_(skip) for map, skip in zip(maps, skips, strict=True)]
-    return list(_Blends.apply(shares[:, which], *others, *maps))
+    return list(_Blends.apply(picked(shares.unbind(1), which, 1), *others, *maps))
 
 
 def _reduced(relu: Tensor, parameters: Sequence[Tensor], shares: Tensor) -> Sequence[Tensor]:
@@ -141,9 +141,10 @@ class Unit(NamedTuple):
 
 def _dots(left: Tensor, right: Tensor, factor: Tensor) -> Tensor:
     """factor (C,) times the sums of left * right over all but their channels: as one of batch norm's gradients, which
-    writes no map of products."""
+    writes no map of products. That of a weight: without one CUDA gives none."""
+    ones, zeros = torch.ones_like(factor), torch.zeros_like(factor)
     return torch.ops.aten.native_batch_norm_backward(
-        left, right, None, None, None, torch.zeros_like(factor), factor, True, EPS, [False, True, True])[1]
+        left, right, ones, None, None, zeros, factor, True, EPS, [False, True, True])[1]
 
 
 def _unit(x: Tensor, kernel: Tensor, weight: Tensor, stride: int, dilation: int, keep: bool,
@@ -179,7 +180,7 @@ def convolutions(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> li
               if operation.chain}
     parameters = [parameter for name, _ in chains.values() for parameter in edges.operations[name]]
     shapes = [shape for _, shape in chains.values()]
-    return list(_Convolutions.apply(x, shares[:, list(chains)], stride, shapes, *parameters))
+    return list(_Convolutions.apply(x, picked(shares.unbind(1), list(chains), 1), stride, shapes, *parameters))
 
 
 class _Convolutions(torch.autograd.Function):

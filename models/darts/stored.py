@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.darts.by_source import by_source
+from models.darts.by_source import by_source, picked
 from models.darts.depthwise import convolve
 from models.darts.operations import SPACE, Shape, reducing_kernels
 
@@ -35,7 +35,9 @@ def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: 
 def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[Tensor]:
     """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, O)."""
     relu, (count, c) = x.relu(), (len(shares), x.shape[1])
-    wide, weights = relu.repeat(1, count, 1, 1), shares.T.repeat_interleave(c, 1).unbind()  # (N, E * C, H, W), (E * C,)
+    # (N, E * C, H, W) channels_last, which `repeat` by itself does not keep; (E * C,) of each operation
+    wide = relu.permute(0, 2, 3, 1).repeat(1, 1, 1, count).permute(0, 3, 1, 2)
+    weights = shares.T.repeat_interleave(c, 1).unbind()
     maps, blended, columns, pools = [], [], [], []
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
@@ -52,8 +54,7 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
         blended = [*zip(columns, _norm(torch.cat(pools, 1)).chunk(len(pools), 1), strict=True), *blended]
     if blended:
         columns, sources = zip(*blended, strict=True)
-        of_each = shares.unbind(1)
-        maps.append(_blend(sources, torch.stack([of_each[column] for column in columns], 1)))
+        maps.append(_blend(sources, picked(shares.unbind(1), columns, 1)))
     return sum(maps[1:], maps[0]).chunk(count, 1)
 
 
