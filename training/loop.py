@@ -166,8 +166,8 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     that is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
     `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
     an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
-    checkpoint, gives the weights of a run without a stop (training/checkpoints.py); `on_epoch` sees the records of its epochs
-    too. A loss that is not finite ends the training: the result says `diverged`.
+    checkpoint, gives the weights of a run without a stop (training/checkpoints.py); `on_epoch` sees the records of its
+    epochs too. A loss that is not finite ends the training: the result says `diverged`.
     """
     device = next(model.parameters()).device
     prepare(device)
