@@ -4,6 +4,7 @@ A pixel is kept as red, green, blue and an unused fourth byte, that is as one 32
 flipping a whole batch is then a single gather of words, on a CPU as on a GPU.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,14 +21,14 @@ def words(images: Tensor) -> Tensor:
     return images.view(torch.int32).squeeze(-1)
 
 
-def _words_of(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, H, W) int32."""
-    return words(F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous())
+def four_bytes(pixels: Tensor) -> Tensor:
+    """The inverse."""
+    return pixels.unsqueeze(-1).view(torch.uint8)
 
 
 def channels(pixels: Tensor) -> Tensor:
     """(...) int32 -> (..., 3) uint8, the same memory."""
-    return pixels.unsqueeze(-1).view(torch.uint8)[..., :3]
+    return four_bytes(pixels)[..., :3]
 
 
 class Draws(NamedTuple):
@@ -35,7 +36,7 @@ class Draws(NamedTuple):
 
     top: Tensor  # of the crop, -padding..padding
     left: Tensor
-    flip: Tensor  # bool
+    flip: Tensor  # 0 or 1
     cut_y: Tensor  # centre of the cutout square, 0..31
     cut_x: Tensor
     policy: autoaugment.Drawn | None = None  # (2, B), unlike the others
@@ -57,43 +58,47 @@ class Augmentation:
 
     def draw(self, size: int, generator: torch.Generator) -> Draws:
         """Independent draws for `size` images, on the generator's device."""
-        def uniform(low: int, high: int) -> Tensor:
-            return torch.randint(low, high + 1, (size,), generator=generator, device=generator.device)
+        def uniform(rows: int, low: int, high: int) -> Tensor:
+            return torch.randint(low, high + 1, (rows, size), generator=generator, device=generator.device)
 
-        pad = self.crop_padding
-        flip = uniform(0, 1).bool() if self.flip else torch.zeros(size, dtype=torch.bool, device=generator.device)
-        places = uniform(-pad, pad), uniform(-pad, pad), flip, uniform(0, SIDE - 1), uniform(0, SIDE - 1)
-        return Draws(*places, autoaugment.draw(size, generator) if self.policy == "autoaugment" else None)
+        [flip] = uniform(1, 0, 1) if self.flip else torch.zeros(1, size, dtype=torch.int64, device=generator.device)
+        top, left = uniform(2, -self.crop_padding, self.crop_padding)
+        cut_y, cut_x = uniform(2, 0, SIDE - 1)
+        policy = autoaugment.draw(size, generator) if self.policy == "autoaugment" else None
+        return Draws(top, left, flip, cut_y, cut_x, policy)
 
     def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """Pick and augment: pixels (N, 32, 32) int32, index (B,) -> (B, 32, 32) int32.
 
         What lies outside of the image, and the cutout square, become `fill`.
         """
-        grid = torch.arange(SIDE, device=pixels.device)
-        rows = draws.top[:, None] + grid  # (B, 32): source row of each output row
-        cols = draws.left[:, None] + torch.where(draws.flip[:, None], SIDE - 1 - grid, grid)
+        grid, mirror, squares = _tables(self.cutout, pixels.device)
+        place = torch.stack((draws.top, draws.left))[:, :, None] + grid  # (2, B, 32): source of each row and column
+        place[1].addcmul_(draws.flip[:, None], mirror)
+        near = place.clamp(0, SIDE - 1)
         # One flat gather: half the time of indexing with three tensors, on a CPU.
-        starts = (index[:, None] * SIDE + rows.clamp(0, SIDE - 1)) * SIDE  # (B, 32): where each source row begins
-        source = starts[:, :, None] + cols.clamp(0, SIDE - 1)[:, None, :]
+        starts = torch.add(near[0], index[:, None], alpha=SIDE)  # where each source row begins
+        source = torch.add(near[1][:, None], starts[:, :, None], alpha=SIDE)  # (B, 32, 32)
         batch = pixels.view(-1).index_select(0, source.view(-1)).view_as(source)
-        keep = _inside(rows)[:, :, None] & _inside(cols)[:, None, :]  # (B, 32, 32)
+        outside = place != near
+        blank = outside[0][:, :, None] | outside[1][:, None]
         if draws.policy:
-            batch = torch.where(keep, batch, fill)
-            batch = _words_of(autoaugment.apply(channels(batch).permute(0, 3, 1, 2), draws.policy))
-            keep = torch.ones_like(keep)
+            batch = torch.where(blank, fill, batch)
+            images = channels(batch).permute(0, 3, 1, 2)
+            images.copy_(autoaugment.apply(images, draws.policy))
+            blank = torch.zeros_like(blank)
         if self.cutout:
-            cut = self._cut(draws.cut_y, grid)[:, :, None] & self._cut(draws.cut_x, grid)[:, None, :]
-            keep &= ~cut
-        return torch.where(keep, batch, fill)
-
-    def _cut(self, centre: Tensor, grid: Tensor) -> Tensor:
-        start = centre[:, None] - self.cutout // 2
-        return (grid >= start) & (grid < start + self.cutout)  # (B, 32)
+            rows, columns = squares[torch.stack((draws.cut_y, draws.cut_x))]  # each (B, 32)
+            blank = blank | rows[:, :, None] & columns[:, None]
+        return torch.where(blank, fill, batch)
 
 
-def _inside(position: Tensor) -> Tensor:
-    return (position >= 0) & (position < SIDE)
+@functools.cache  # a copy to the device would be waited for
+def _tables(cutout: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions 0..31; what a flip adds to them; for each centre of a cutout square where that is, (32, 32) bool."""
+    grid = torch.arange(SIDE, device=device)
+    start = grid[:, None] - cutout // 2
+    return grid, SIDE - 1 - 2 * grid, (grid >= start) & (grid < start + cutout)
 
 
 class Normalization:
@@ -102,9 +107,8 @@ class Normalization:
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self.mean, self.std = mean, std
         self.fill = words(F.pad((mean * 255).round().to(torch.uint8), (0, 1)))  # the mean colour
-        # Tiled over a whole image, so that the arithmetic runs over long rows and not over three channels.
-        self._scale = (1 / (255 * std)).repeat(SIDE * SIDE)
-        self._shift = (-mean / std).repeat(SIDE * SIDE)
+        self._scale = 1 / (255 * std)
+        self._shift = (-mean / std).repeat(SIDE * SIDE)  # of a whole image: sums over long rows, not three channels
 
     @classmethod
     def of(cls, moments: np.ndarray, device: torch.device) -> "Normalization":
@@ -115,5 +119,5 @@ class Normalization:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, 32, 32) int32 -> (B, 3, 32, 32) float32, channels_last."""
-        flat = channels(pixels).reshape(len(pixels), -1).float()  # (B, 32 * 32 * 3)
-        return flat.mul_(self._scale).add_(self._shift).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
+        scaled = four_bytes(pixels).float()[..., :3] * self._scale  # all four at once: half the time of three, on a CPU
+        return scaled.view(-1, SIDE * SIDE * 3).add_(self._shift).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)

@@ -180,8 +180,9 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.active and self.training):
             return x
-        mask = torch.bernoulli(self.keep.expand(len(x), 1, 1, 1)) / self.keep
-        return x.mul_(mask.to(x.dtype))
+        kept = torch.bernoulli(self.keep.expand(len(x), 1, 1, 1))
+        mask = torch.div(kept, self.keep, out=x.new_empty(kept.shape))  # in the type of x, without a cast of its own
+        return x.mul_(mask)
 
 
 def drop_path(module: nn.Module) -> nn.Module:

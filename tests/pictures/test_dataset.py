@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from counting import Launches
 from pictures import dataset
 from pictures import split as splits
 from pictures.augmentation import Augmentation, Normalization, channels, words
@@ -229,6 +230,22 @@ def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
     expected = (channels(batch).double() / 255 - torch.tensor([0.1, 0.5, 0.9])) / torch.tensor([0.2, 0.3, 0.4])
     assert x.shape == (16, 3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
     assert (x.permute(0, 2, 3, 1) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("padding", "flip", "cutout", "most"), [(4, True, 8, 21), (0, False, 0, 16)])
+def test_a_batch_is_few_launches(padding, flip, cutout, most):
+    """Draws, augmentation and normalisation; what is made once for all batches does not count."""
+    normalization, generator = Normalization(torch.full((3,), 0.4), torch.full((3,), 0.2)), torch.Generator()
+    augmentation, images = Augmentation(padding, flip, cutout), torch.zeros(20, 32, 32, dtype=torch.int32)
+
+    def batch():
+        draws = augmentation.draw(16, generator)
+        normalization(augmentation(images, torch.arange(16), draws, normalization.fill))
+
+    batch()
+    with Launches() as launches:
+        batch()
+    assert launches.total - launches.of["arange"] <= most, launches.of
 
 
 def test_draws_are_independent_and_uniform():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from counting import Launches
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.depthwise import DepthwiseConv2d
 from models.darts.genotype import CHOSEN, N_NODES, OPERATIONS, Genotype
@@ -309,8 +310,11 @@ def test_a_probability_that_will_rise_from_0_draws_masks_of_ones():
 def test_drop_path_in_half_precision():
     drop = DropPath()
     drop.set_probability(0.2)
-    y = drop(torch.ones(1000, 1, 1, 1, dtype=torch.bfloat16))
-    assert y.dtype == torch.bfloat16 and set(y.unique().tolist()) == {0.0, 1.25}
+    x = torch.ones(1000, 1, 1, 1, dtype=torch.bfloat16)
+    with Launches() as launches:
+        y = drop(x)
+    assert y is x and y.dtype == torch.bfloat16 and set(y.unique().tolist()) == {0.0, 1.25}
+    assert launches.of == {"bernoulli": 1, "div": 1, "mul_": 1}, launches.of
 
 
 @pytest.mark.parametrize("p", [-0.1, 1, 1.5, float("nan")])
