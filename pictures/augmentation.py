@@ -85,7 +85,8 @@ class Augmentation:
         if draws.policy:
             batch = torch.where(blank, fill, batch)
             images = channels(batch).permute(0, 3, 1, 2)
-            images.copy_(autoaugment.apply(images, draws.policy))
+            levels = images.to(torch.float32, memory_format=torch.contiguous_format)
+            images.copy_(autoaugment.apply(levels, draws.policy))
             blank = torch.zeros_like(blank)
         if self.cutout:
             rows, columns = squares[torch.stack((draws.cut_y, draws.cut_x))]  # each (B, 32)

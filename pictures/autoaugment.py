@@ -2,15 +2,19 @@
 
 Each image draws one of 25 sub-policies: two operations in a row, each carried out with its probability at its
 magnitude, where that has a sign with a random one. No image is looked at by itself and nothing waits for the device:
-every batch takes the same steps. A movement is an affine map, most other operations are a table from old to new grey
-levels of a channel; what an image does not draw becomes the identity.
+every batch takes the same steps, and what an image does not draw becomes the identity. An operation is a movement, an
+affine map; or a mixture with another picture, a black, grey, blank or smoothed one; or a table from old to new levels
+of a channel. All numbers are exact in float32 but for angles, strengths and quotients.
 """
 
 import functools
+from collections import namedtuple
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pictures import SIDE
 
 # (operation, probability, magnitude 0..9), the first and the second, of each sub-policy
 POLICY = (
@@ -43,7 +47,9 @@ POLICY = (
 OPERATIONS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
               "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
 SIGNED = OPERATIONS[1:10]
+Each = namedtuple("Each", OPERATIONS)  # a value for each operation
 GREY = 128  # of what a movement uncovers
+LAST = 32 - 2**-19  # the float32 before 32: the last place within an image
 
 
 def strength(operation: str, magnitude: int) -> float:
@@ -69,136 +75,140 @@ class Drawn(NamedTuple):
 def draw(size: int, generator: torch.Generator) -> Drawn:
     """Independent draws for `size` images, on the generator's device."""
     device = generator.device
-    codes, chances, strengths = _tables_of_the_policy(device)
     sub_policy = torch.randint(len(POLICY), (size,), generator=generator, device=device)
-    carried_out = torch.rand(size, 2, generator=generator, device=device) < chances[sub_policy]
-    sign = torch.randint(2, (size, 2), generator=generator, device=device) * 2 - 1
-    operation = torch.where(carried_out, codes[sub_policy], 0)
-    signed = (operation >= 1) & (operation <= len(SIGNED))
-    return Drawn(operation.T, (torch.where(signed, sign, 1) * strengths[sub_policy]).T)
+    chance = torch.rand(size, 2, generator=generator, device=device)
+    column = torch.randint(2, 4, (size, 2, 1), generator=generator, device=device)  # of the strength's sign
+    drawn = _constants(device).policy[sub_policy]
+    operation = drawn[..., 0] * (chance < drawn[..., 1])
+    return Drawn(operation.long().T, drawn.gather(2, column)[..., 0].T)
+
+
+class _Constants(NamedTuple):
+    policy: Tensor  # (25, 2, 4): operation, its probability, its strength with negative and with positive sign
+    codes: Tensor  # (15,): of the operations
+    centres: Tensor  # (32,): of pixels
+    levels: Tensor  # (256,)
+    grey: Tensor  # (3, 1, 1): shares of the channels in the grey level
+    half: Tensor  # (3, 1, 1): a half in all
+    one: Tensor
 
 
 @functools.cache  # a copy to the device would be waited for
-def _tables_of_the_policy(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Operation, probability and strength, each (25, 2)."""
-    return (torch.tensor([[OPERATIONS.index(name) for name, _, _ in pair] for pair in POLICY], device=device),
-            torch.tensor([[chance for _, chance, _ in pair] for pair in POLICY], device=device),
-            torch.tensor([[strength(name, magnitude) for name, _, magnitude in pair] for pair in POLICY],
-                         device=device))
+def _constants(device: torch.device) -> _Constants:
+    def tensor(*values: float | list) -> Tensor:
+        return torch.tensor(values, device=device)
+
+    policy = [[[OPERATIONS.index(name), chance, strength(name, magnitude) * (-1 if name in SIGNED else 1),
+                strength(name, magnitude)] for name, chance, magnitude in pair] for pair in POLICY]
+    grey = tensor(19595, 38470, 7471) / 65536  # 0.299, 0.587, 0.114
+    return _Constants(tensor(*policy), torch.arange(len(OPERATIONS), device=device),
+                      torch.arange(SIDE, device=device) + 0.5, torch.arange(256.0, device=device),
+                      grey.view(3, 1, 1), tensor(0.5, 0.0, 0.0).view(3, 1, 1), tensor(1.0))
 
 
 def apply(images: Tensor, drawn: Drawn) -> Tensor:
-    """(B, 3, H, W) uint8 -> the same."""
-    for operation, power in zip(*drawn, strict=True):
-        images = _apply_one(images, operation, power)
-    return images
+    """(B, 3, 32, 32) uint8, or whole numbers in float32 -> the same."""
+    levels = images.to(torch.float32, memory_format=torch.contiguous_format)
+    for plan in _plans(drawn):
+        levels = _carry_out(plan, levels)
+    return levels.to(images.dtype)
 
 
-def _apply_one(images: Tensor, operation: Tensor, power: Tensor) -> Tensor:
-    """Every image its one operation: all kinds are computed for all images, and each is the identity for the others."""
-    def only(name: str) -> Tensor:
-        return torch.where(operation == OPERATIONS.index(name), power, 0.0)
-
-    moved = _move(images, only("ShearX"), only("ShearY"), only("TranslateX"), only("TranslateY"), only("Rotate"))
-    grey = _grey(moved)
-    blended = _blend(moved.float(), grey, 1 + only("Color"))
-    blended = _blend(blended, _smooth(moved), 1 + only("Sharpness")).clamp(0, 255).to(torch.uint8)
-    tables = _tables(moved, grey, operation, power)  # (B, 3, 256); of images that were neither blended nor moved
-    return tables.gather(2, blended.flatten(2).long()).view_as(images)
+# ---- what the draws alone decide, for both rows at once
 
 
-# ---- movements
+class _Plan(NamedTuple):
+    """Of one row."""
+
+    chosen: Each  # each (B, 1, 1, 1): 1 for the operation that an image drew, 0 for the others
+    factor: Tensor  # (B, 1, 1, 1): of a mixture; 1 is the image itself
+    source: Tensor  # (B, 1, 1024) int64: the pixel that comes to each place
+    inside: Tensor  # (B, 1, 32, 32): 0 where none comes from within the image, else 1
+    uncovered: Tensor  # (B, 1, 32, 32): GREY there, else 0
+    table: Tensor  # (B, 1, 256): new levels, by the operations that need not look at the image
 
 
-def _move(images: Tensor, shear_x: Tensor, shear_y: Tensor, translate_x: Tensor, translate_y: Tensor,
-          degrees: Tensor) -> Tensor:
-    """The nearest pixel; shears leave the upper left corner, rotations the centre where it is. All but images (B,)."""
-    height, width = images.shape[2:]
-    angle = torch.deg2rad(degrees)
-    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    x = torch.arange(width, device=images.device) + 0.5  # centres of pixels
-    y = (torch.arange(height, device=images.device) + 0.5)[:, None]
-    dx, dy = x - width / 2, y - height / 2
-    # Where the pixel at (x, y) comes from, (B, H, W).
-    shift_x, shift_y = (translate_x * width).trunc()[:, None, None], (translate_y * height).trunc()[:, None, None]
-    from_x = cos * dx - sin * dy + width / 2 + shear_x[:, None, None] * y + shift_x
-    from_y = sin * dx + cos * dy + height / 2 + shear_y[:, None, None] * x + shift_y
-    column, row = from_x.floor().long(), from_y.floor().long()
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    source = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-    picked = images.flatten(2).gather(2, source.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view_as(images)
-    return torch.where(inside[:, None], picked, GREY)
+def _plans(drawn: Drawn) -> list[_Plan]:
+    constants = _constants(drawn.operation.device)
+    marks = (drawn.operation[..., None] == constants.codes).float()  # (2, B, 15)
+    strengths = marks * drawn.strength[..., None]
+    chosen, power = Each(*marks.unbind(2)), Each(*strengths.unbind(2))
+    source, inside = _movements(chosen, power, constants.centres)
+    parts = (marks[..., None, None, None], (strengths[..., 6:10].sum(2) + 1)[..., None, None, None],
+             source.flatten(2)[:, :, None], inside[:, :, None], ((1 - inside) * GREY)[:, :, None],
+             _fixed_tables(chosen, power, constants.levels)[:, :, None])
+    return [_Plan(Each(*mark.unbind(1)), *others) for mark, *others in zip(*parts, strict=True)]
 
 
-# ---- mixtures with a grey or a smoothed picture
+def _movements(chosen: Each, power: Each, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest pixel, and whether there is one, both (2, B, 32, 32); shears leave the upper left corner, rotations
+    the centre where it is.
+    """
+    angle = torch.deg2rad(power.Rotate)
+    cos, sin = angle.cos(), angle.sin()
+    centre = (chosen.Rotate * (SIDE / 2))[..., None]
+    shift = (torch.stack((power.TranslateX, power.TranslateY), 2) * SIDE).trunc() + centre
+    away = (centres - centre)[:, :, None]  # (2, B, 1, 32), to the right or down
+    right = torch.stack((cos, sin + power.ShearY), 2)[..., None] * away  # (2, B, 2, 32): in x and y of the source
+    down = torch.stack((power.ShearX - sin, cos), 2)[..., None] * away
+    place = (right[..., None, :] + down[..., None]).add_(shift[..., None, None])  # (2, B, 2, 32, 32)
+    near = place.clamp(0, LAST)
+    inside = (place == near).unbind(2)
+    x, y = near.long().unbind(2)
+    return torch.add(x, y, alpha=SIDE), (inside[0] & inside[1]).float()
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor (B,): 0 gives `other`, 1 the images as they are, more what is further away from `other`."""
-    factor = factor.view(-1, 1, 1, 1)
-    return torch.where(factor == 1, images, other + factor * (images - other))
+def _fixed_tables(chosen: Each, power: Each, levels: Tensor) -> Tensor:
+    """(2, B, 256), of Posterize, Solarize and Invert, which is Solarize from level 0 on; else the identity."""
+    step = (2 ** power.Posterize).round_()[..., None]  # a power of a GPU may be a little less
+    kept = (levels / step).floor_() * step
+    threshold = (256 - chosen.Solarize).add_(power.Solarize).add_(chosen.Invert, alpha=-256)
+    return torch.where(levels >= threshold[..., None], 255 - kept, kept)
 
 
-def _grey(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W) float32, whole levels."""
-    red, green, blue = images.to(torch.int32).split(1, dim=1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).float()  # 0.299, 0.587, 0.114 of 65536
+# ---- one row
+
+
+def _carry_out(plan: _Plan, images: Tensor) -> Tensor:
+    """(B, 3, 32, 32), whole levels -> the same."""
+    picked = images.flatten(2).gather(2, plan.source.expand(-1, 3, -1)).view_as(images)
+    moved = torch.addcmul(plan.uncovered, picked, plan.inside)
+    level = _mixed(plan, moved).long().flatten(2)
+    return _tables(plan, level).gather(2, level).view_as(images)
+
+
+def _mixed(plan: _Plan, images: Tensor) -> Tensor:
+    """With black for Brightness, with their own grey for Color, that of their mean for Contrast, and smoothed."""
+    constants = _constants(images.device)
+    grey = torch.addcmul(constants.half, images, constants.grey).sum(1, keepdim=True).floor_()
+    mean = (grey.mean((2, 3), keepdim=True) + 0.5).floor_()
+    other = torch.addcmul(mean * plan.chosen.Contrast, grey, plan.chosen.Color)
+    other = torch.addcmul(other, _smooth(images), plan.chosen.Sharpness)
+    return (images - other).mul_(plan.factor).add_(other).clamp_(0, 255)
 
 
 def _smooth(images: Tensor) -> Tensor:
     """The mean of 3x3 pixels, the middle one counted five times, in whole levels; the rim as it is."""
-    pixels = images.float()
-    height, width = images.shape[2:]
-    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
-    smooth = pixels.clone()
-    smooth[:, :, 1 : height - 1, 1 : width - 1] = (total / 13).round()
+    rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
+    total = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(images[:, :, 1:-1, 1:-1], alpha=4)
+    smooth = images.clone()
+    torch.div(total, 13, out=smooth[:, :, 1:-1, 1:-1]).round_()
     return smooth
 
 
-# ---- tables of grey levels
+def _tables(plan: _Plan, level: Tensor) -> Tensor:
+    """The new level of each level, (B, 3, 256), for images of the levels (B, 3, 1024) int64.
 
-
-def _tables(images: Tensor, grey: Tensor, operation: Tensor, power: Tensor) -> Tensor:
-    """The new level of each level, (B, 3, 256) uint8; the identity for the operations that are no table."""
-    level = torch.arange(256.0, device=images.device).expand(len(images), 3, 256)
-    power = power.view(-1, 1, 1)
-    mean = (grey.mean((2, 3)) + 0.5).floor()[..., None]
-    counts = _histogram(images)  # (B, 3, 256)
-    step = (2 ** power.clamp(0, 8)).round()  # a power of a GPU may be a little less
-    tables = {
-        "Brightness": level * (1 + power),
-        "Contrast": mean + (1 + power) * (level - mean),
-        "Posterize": (level / step).floor() * step,
-        "Solarize": torch.where(level >= 255 + power, 255 - level, level),
-        "AutoContrast": _stretched(level, counts),
-        "Equalize": _equalized(level, counts),
-        "Invert": 255 - level,
-    }
-    chosen = level
-    for name, table in tables.items():
-        chosen = torch.where((operation == OPERATIONS.index(name)).view(-1, 1, 1), table, chosen)
-    return chosen.clamp(0, 255).to(torch.uint8)
-
-
-def _histogram(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 3, 256) float32, pixels of each level."""
-    flat = images.flatten(2).long()
-    counts = torch.zeros(*flat.shape[:2], 256, device=images.device)
-    return counts.scatter_add_(2, flat, torch.ones_like(flat, dtype=torch.float32))
-
-
-def _stretched(level: Tensor, counts: Tensor) -> Tensor:
-    """From the darkest to the brightest level that there is, to 0 to 255."""
-    found = counts > 0
-    low = torch.where(found, level, 255.0).amin(2, keepdim=True)
-    high = torch.where(found, level, 0.0).amax(2, keepdim=True)
-    return torch.where(high > low, (level - low) * 255 / (high - low).clamp_min(1), level)
-
-
-def _equalized(level: Tensor, counts: Tensor) -> Tensor:
-    """Equally many pixels of all levels, as near as can be; in the whole numbers of Pillow."""
-    last = torch.where(counts > 0, level, 0.0).amax(2, keepdim=True)
-    step = ((counts.sum(2, keepdim=True) - counts.gather(2, last.long())) / 255).floor()
-    before = counts.cumsum(2) - counts
-    return torch.where(step > 0, ((before + (step / 2).floor()) / step.clamp_min(1)).floor(), level)
+    AutoContrast stretches from the darkest to the brightest level that there is, to 0 to 255; Equalize makes all levels
+    equally many, as near as can be, in the whole numbers of Pillow. Where either cannot, the table is the identity.
+    """
+    constants = _constants(level.device)
+    counts = torch.zeros(len(level), 3, 257, device=level.device)
+    counts[..., 1:].scatter_add_(2, level, constants.one.expand_as(level))
+    darker = counts.cumsum(2)[..., :-1]  # pixels below each level
+    low, high = level.aminmax(dim=2, keepdim=True)
+    step = torch.div(darker.gather(2, high), 255, rounding_mode="floor")
+    stretch = plan.chosen.AutoContrast[..., 0] > 0
+    above = torch.where(stretch, (constants.levels - low) * 255, torch.add(darker, step, alpha=0.5))
+    width = torch.where(stretch, high - low, step * plan.chosen.Equalize[..., 0])
+    return torch.where(width > 0, (above / width).floor_().clamp_(max=255), plan.table)

@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment
 
+import plain_autoaugment
+from counting import Launches, launches
 from pictures import SIDE, autoaugment
 from pictures.augmentation import Augmentation, channels, words
 from pictures.autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength
@@ -78,6 +80,33 @@ def test_every_operation_at_every_magnitude_equals_pillow(images, name):
                 assert (ours - with_pillow(name, p, images).int()).abs().max() <= 1, (magnitude, sign)
             no_effect = name == "Identity" or (strength(name, magnitude) == 0 and name not in OPERATIONS[11:])
             assert no_effect == torch.equal(ours, images.int()), (magnitude, sign)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_images_are_those_of_the_plain_form(images, seed):
+    """Bit for bit, whatever is drawn, the policy's strengths and any others."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = autoaugment.draw(len(images), generator)
+    assert torch.equal(autoaugment.apply(images, drawn), plain_autoaugment.apply(images, drawn))
+    operation = torch.randint(len(OPERATIONS), (2, len(images)), generator=generator)
+    share = torch.rand(2, len(images), generator=generator) * 2 - 1
+    largest = torch.tensor([strength(name, 9) for name in OPERATIONS])[operation]
+    power = torch.where((operation >= 1) & (operation <= len(SIGNED)), share, share.abs()) * largest
+    any_other = Drawn(operation, torch.where(operation == OPERATIONS.index("Posterize"), power.round(), power))
+    assert torch.equal(autoaugment.apply(images, any_other), plain_autoaugment.apply(images, any_other))
+
+
+def test_a_batch_is_few_launches(images):
+    """In plain form there are 340; nothing is waited for."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = autoaugment.draw(96, generator)
+    autoaugment.apply(images, drawn)  # what is made once for all batches
+    with Launches() as drawing:
+        autoaugment.draw(96, generator)
+    with Launches() as applying:
+        autoaugment.apply(images, drawn)
+    assert drawing.total <= 8 and applying.total <= 131 and not drawing.waits and not applying.waits
+    assert launches(lambda: plain_autoaugment.apply(images, drawn)) > 300
 
 
 def test_the_policy_is_that_of_torchvision():
