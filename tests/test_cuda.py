@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from config import DartsSearchConfig
 from cuda_answers import CudaAnswers, as_on_cuda
 from models import MODELS, build_model
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from pictures import autoaugment
