@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.10; 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: .venv/.ready  ## virtual environment in .venv (about 2 minutes and 6 GB, once)
+setup: .venv/.ready  ## virtual environment in .venv (2 to 3 minutes and 6 GB, once)
 
 .venv/.ready: requirements.txt requirements-train.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 with venv on the PATH; name one: make PYTHON=..."; exit 2; }

@@ -95,9 +95,8 @@ class ClassicNasConfig(TrainingConfig):
 class DartsSearchConfig(TrainingConfig):
     """darts_search.py: a bilevel search. The settings of training are those of the supernet's weights."""
 
-    preset: str = setting("", "published: as in the paper, alphas never wait, a cell has any number of skips, and all "
-                          "training images are halved; empty: not so, since such a search collapses into skips and "
-                          "leaves no unseen images to judge it by", choices=("", "published"))
+    preset: str = setting("", "published: the paper's; alphas never wait, any number of skips, no images kept to judge "
+                          "by; empty: not so, since such a search tends to collapse", choices=("", "published"))
     val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it; -1: none, the "
                             "alphas' half judges the search", minimum=-1)
     order: int = setting(1, "1: alphas as if the weights were trained; 2: looks a step of theirs ahead, and is slower. "

@@ -69,4 +69,3 @@ def mark_stopped(experiment: Experiment) -> None:
         from nni.tools.nnictl.config_utils import Experiments  # 1 s, and rarely needed
 
         Experiments().update_experiment(experiment.id, "status", "STOPPED")
-

@@ -68,4 +68,3 @@ def get(experiment: Experiment, path: str, seconds: float = 5.0) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{experiment.url}/api/v1/nni/{path}", timeout=seconds) as answer:
         return json.load(answer)
-

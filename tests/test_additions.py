@@ -1,4 +1,7 @@
-"""What CONTRIBUTING.md promises: one of each is added here as it says there, by one entry or none."""
+"""What CONTRIBUTING.md promises: one of each is added here as it says there, by one entry or none.
+
+An operation of the DARTS space: models/darts/test_other_space.py.
+"""
 
 import json
 

@@ -4,12 +4,9 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-
-from models.darts.supernet import cannot
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -63,45 +60,6 @@ def enough_memory(batch_size: int, advice: str = "") -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise MemoryError(f"out of GPU memory with batch_size = {batch_size}; --batch-size {max(batch_size // 2, 2)} "
                           f"takes about half of it{advice}") from None
-
-
-class Execution(NamedTuple):
-    """How a run computes, decided once: printed at the start and kept in result.json."""
-
-    device: str
-    precision: str
-    form: str | None  # of the supernet, in a search
-    captured: bool  # the step as one CUDA graph
-    compiled: bool
-
-    def __str__(self) -> str:
-        form = f"{self.form} form of the supernet, " if self.form else ""
-        how = " and ".join(["compiled"] * self.compiled + ["captured as a CUDA graph"] * self.captured) or "eager"
-        return f"on {self.device}: {form}{self.precision}, {how}"
-
-
-def training_execution(settings: Any, model: nn.Module, processes: int) -> Execution:
-    """Of a training. A graph is of one process, and of an optimizer that keeps what it counts on the device."""
-    device = next(model.parameters()).device
-    captured = settings.graph and device.type == "cuda" and processes == 1 and settings.optimizer != "Adagrad"
-    precision = "bf16" if pick_dtype(settings.precision, device, model) == torch.bfloat16 else "fp32"
-    return Execution(device.type, precision, None, captured, settings.compile)
-
-
-def search_execution(settings: Any, device: torch.device, processes: int) -> Execution:
-    """Of a search. auto: the fast form for the device, or the plain one if that lacks an operation of the space.
-
-    A graph is of one process, and of the first order, whose step is the same sequence of launches each time.
-    """
-    form = settings.form if settings.fused else "plain"
-    if form == "auto":
-        form = "stored" if device.type == "cuda" else "fused"
-        if lacking := cannot(form):
-            print(f"form {form} cannot compute {', '.join(lacking)}: the plain one is taken")
-            form = "plain"
-    possible = device.type == "cuda" and processes == 1 and settings.order == 1 and not settings.recompute
-    captured = settings.graph and possible
-    return Execution(device.type, "fp32", form, captured, compiled=False)
 
 
 def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.dtype:

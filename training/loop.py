@@ -24,8 +24,9 @@ from training.average import Average
 from training.checkpoints import save_checkpoint
 from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
+from training.execution import Execution, of_training
 from training.graphs import Captured, CudaGraph, ready_to_step, set_rate
-from training.hardware import pick_dtype, prepare, training_execution
+from training.hardware import pick_dtype, prepare
 from training.stopping import DeferredSignals
 
 OPTIMIZERS = {
@@ -158,7 +159,8 @@ class FitResult:
 def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict[str, Any],
         checkpoint: Path | None = None, resume_from: dict[str, Any] | None = None,
         on_epoch: Callable[[dict[str, float]], None] = lambda record: None, auxiliary: float = 0.0,
-        drop_path: float = 0.0, checkpoint_minutes: float = 5.0, stop_signals: bool = False) -> FitResult:
+        drop_path: float = 0.0, checkpoint_minutes: float = 5.0, stop_signals: bool = False,
+        execution: Execution | None = None) -> FitResult:
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
@@ -171,7 +173,8 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     """
     device = next(model.parameters()).device
     prepare(device)
-    execution, dtype = training_execution(settings, model, size()), pick_dtype(settings.precision, device, model)
+    execution = execution or of_training(settings, model, size())
+    dtype = pick_dtype(settings.precision, device, model)
     model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
     average = Average(model, settings.ema) if settings.ema else None
@@ -227,8 +230,8 @@ class _Run:
 
     def start_epoch(self) -> None:
         self.steps, self.seconds = 0, 0.0  # of the epoch under way
+        # Over these steps: loss and correct predictions.
         self.sums = torch.zeros(2, dtype=torch.float64, device=next(self.model.parameters()).device)
-        # over these steps: loss and correct predictions
 
     def load(self, saved: dict[str, Any]) -> None:
         for name in self.parts().keys() & saved.keys():  # after the last epoch nothing but the weights is kept

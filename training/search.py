@@ -25,8 +25,9 @@ from pictures.dataset import Batches, Pictures, training_batches
 from training import distributed
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 from training.checkpoints import load_checkpoint, save_checkpoint
+from training.execution import of_search
 from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_rate
-from training.hardware import prepare, search_execution
+from training.hardware import prepare
 from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
 from training.stopping import DeferredSignals
 
@@ -72,7 +73,7 @@ class Search:
         self.config, self.device = config, device
         self.halves = search_batches(config, pictures, device)
         set_seed(config.seed)
-        self.execution = search_execution(config, device, distributed.size())
+        self.execution = of_search(config, device, distributed.size())
         self.model = Supernet(3, config.channels, len(pictures.classes), config.layers, form=self.execution.form,
                               partial_channels=config.partial_channels, recompute=config.recompute)
         self.model.to(device, memory_format=torch.channels_last)

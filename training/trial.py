@@ -75,7 +75,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     from artifacts.run_folder import RunFolder
     from training.checkpoints import load_checkpoint
     from training.distributed import rank, size
-    from training.hardware import enough_memory, training_execution
+    from training.execution import of_training
+    from training.hardware import enough_memory
     from training.loop import fit
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
@@ -94,13 +95,13 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
             report_epoch(record.get("val_accuracy", record["train_accuracy"]))
             print(_line(record), flush=True)
 
-    execution = training_execution(config, model, size())
+    execution = of_training(config, model, size())
     if folder:
         print(execution, flush=True)
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
                      on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes,
-                     **{"stop_signals": not under_nni(), **how})
+                     execution=execution, **{"stop_signals": not under_nni(), **how})
     if facts:
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
@@ -114,12 +115,17 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
                        {**outcome, "config": asdict(config), "commit": folder.commit})
         folder.finish(outcome, device)
         ran = {**asdict(config), **architecture}
-        told = {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}
-        report(result.metric, told, {key: ran[key] for key in tuner})
-        kind = "validation" if loaders.val else "training"
-        test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
-        print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
+        _tell(result, loaders, facts, tested, {key: ran[key] for key in tuner}, path)
     return result.metric
+
+
+def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], tested: Mapping[str, Any],
+          ran: Mapping[str, Any], path: Path) -> None:
+    """The end of a training, to NNI and to people."""
+    report(result.metric, {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}, ran)
+    kind = "validation" if loaders.val else "training"
+    test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
+    print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
 
 
 def _line(record: Mapping[str, float]) -> str:

@@ -461,4 +461,3 @@ def test_a_limit_that_nothing_meets_is_said_at_once(site: Site) -> None:  # noqa
     code, output = site.run("run", site.config(tuner=tuner_of(limit="builtins.callable")))
     assert code == 1 and "ValueError: limit builtins.callable: no sample of the space is allowed" in output, output
     assert not rows_of(site), output
-

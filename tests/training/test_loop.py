@@ -16,7 +16,8 @@ from models.darts.depthwise import DepthwiseConv2d
 from tiny_training import Doubled, FromAnyStep, Settings, TwoHeads, network, same
 from training import loop, stopping
 from training.checkpoints import load_checkpoint
-from training.hardware import Execution, pick_device, pick_dtype
+from training.execution import Execution
+from training.hardware import pick_device, pick_dtype
 from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
 from training.stopping import DeferredSignals
 
@@ -384,8 +385,8 @@ def test_a_training_whose_step_is_recorded(optimizer, tiny_batches, monkeypatch)
         with monkeypatch.context() as context:
             if recorded:
                 context.setattr(loop, "CudaGraph", GraphOnCpu)
-                context.setattr(loop, "training_execution", lambda *_: Execution("cpu", "fp32", None, True, False))
-            result = fit(model, *(Doubled(part) for part in tiny_batches), settings, identity={})
+            result = fit(model, *(Doubled(part) for part in tiny_batches), settings, identity={},
+                         execution=Execution("cpu", "fp32", captured=recorded))
         return [*model.parameters()], [record["val_accuracy"] for record in result.history]
 
     (weights, accuracies), (expected, of_eager) = trained(True), trained(False)

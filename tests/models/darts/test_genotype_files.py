@@ -317,5 +317,3 @@ def test_a_bad_name_is_told_what_is_allowed(name, words):
     with pytest.raises(ValueError) as caught:
         load_genotype(name)
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
-
-
