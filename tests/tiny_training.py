@@ -39,7 +39,7 @@ class TwoHeads(nn.Module):
     def __init__(self):
         super().__init__()
         self.trunk, self.first, self.second = network(dropout=0)[:-1], nn.Linear(8, 4), nn.Linear(8, 4)
-        self.rates = []
+        self.rates, self.rising = [], set()
 
     def forward(self, x):
         x = self.trunk(x)
@@ -47,6 +47,7 @@ class TwoHeads(nn.Module):
 
     def drop_path_probability(self, p, rising=False):
         self.rates.append(p)
+        self.rising.add(rising)
 
 
 class FromAnyStep:

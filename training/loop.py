@@ -197,8 +197,9 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
 
     with DeferredSignals(stop_signals) as stop:
         for epoch in range(len(result.history), settings.epochs):
-            if drop_path:
-                model.drop_path_probability(drop_path * epoch / settings.epochs, rising=True)
+            if drop_path:  # in eager mode epoch 1 goes without masks: even ones of 1 change the layout of gradients
+                model.drop_path_probability(drop_path * epoch / settings.epochs,
+                                            rising=execution.compiled or execution.captured)
             record = _train_epoch(run, captured, train, epoch, settings, stop)
             if record and val is not None:
                 scores = evaluate(average.module if average else model, val.epoch(epoch), dtype)

@@ -116,7 +116,7 @@ def test_drop_path_rises_linearly_and_a_resumed_run_knows_where(tiny_batches, tm
     whole, resumed, settings = TwoHeads(), TwoHeads(), Settings(epochs=4)
     stopped = FromAnyStep(tiny_batches[0], KeyboardInterrupt(), 9)
     fit(whole, *tiny_batches, settings, identity={}, auxiliary=0.4, drop_path=0.2)
-    assert whole.rates == pytest.approx([0, 0.05, 0.1, 0.15])
+    assert whole.rates == pytest.approx([0, 0.05, 0.1, 0.15]) and whole.rising == {False}
     with pytest.raises(KeyboardInterrupt):
         fit(TwoHeads(), stopped, tiny_batches[1], settings, identity={}, auxiliary=0.4, drop_path=0.2,
             checkpoint=tmp_path / "c.pt", checkpoint_minutes=0)
