@@ -16,7 +16,7 @@ from benchmarks.gpu.processor import fp32_as
 from benchmarks.gpu.section import Bench
 from benchmarks.gpu.zoo import FEW
 from models import MODELS, build_model
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from pictures import autoaugment
 from pictures.augmentation import Augmentation, Draws, Normalization

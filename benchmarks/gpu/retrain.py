@@ -14,7 +14,7 @@ from benchmarks.gpu.section import Bench
 from benchmarks.gpu.zoo import epochs
 from benchmarks.rivals import our_batches
 from config import RetrainConfig
-from models.darts.genotype import load_genotype
+from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from training.hardware import pick_dtype
 from training.loop import set_seed
