@@ -1,7 +1,7 @@
 # Everything from a clean clone; needs only Python 3.10 to 3.13, make and git.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo test test-fast lint bench gpu clean
 BIN := .venv/bin
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.10; do \
@@ -41,6 +41,9 @@ bench: setup  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.memory
+
+gpu: setup  ## what this machine's GPU computes, right or wrong, and how fast (9 minutes; docs/gpu.md)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove the environment and caches; results in runs/ and data in .data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache

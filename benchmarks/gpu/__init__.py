@@ -26,7 +26,7 @@ SECTIONS = {
     "search": Section(18, ("search",), "a step of the published search"),
     "zoo": Section(14, ("zoo",), "training of the eight networks, input included"),
     "retrain": Section(12, ("retrain",), "training of DARTS_V2, input included"),
-    "training": Section(14, ("training",), "one real training with its test accuracy"),
+    "training": Section(14, ("one_training",), "one real training with its test accuracy"),
     "scripts": Section(8, ("scripts",), "commands that are killed and go on"),
     "launches": Section(2, ("launches",), "launches of a search step, counted without a GPU"),
 }

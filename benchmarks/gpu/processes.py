@@ -15,6 +15,7 @@ from typing import NamedTuple
 from benchmarks.gpu.lines import Figure, append
 
 ROOT = Path(__file__).parents[2]
+MISTAKE = 2  # exit code of config.run_script, for a user's
 AGAIN = 3  # exit code: a case failed and its process has told so, but cannot go on
 WORTHWHILE = 10.0  # seconds: a process that imports torch and makes ready would not measure anything in less
 
@@ -28,7 +29,7 @@ class Death(NamedTuple):
 
 def run_section(name: str, seconds: float, options: Sequence[str], out: Path, run: str) -> None:
     """All cases of a section, within `seconds`; figures and failures go to results.jsonl in `out`, with the name of
-    the run."""
+    the run. ValueError for a user's mistake, which only the section could see."""
     tell = partial(keep, out / "results.jsonl", run, name)
     ends, after = time.monotonic() + seconds, ""
     while (left := ends - time.monotonic()) > WORTHWHILE:
@@ -39,6 +40,8 @@ def run_section(name: str, seconds: float, options: Sequence[str], out: Path, ru
         if code is None:
             why = f"time limit of {seconds:.0f} s, in this case; those after it were not run"
             tell(case, Figure("not finished", None, note=why))
+        elif code == MISTAKE:
+            raise ValueError(why.removeprefix("error: "))
         elif code not in (0, AGAIN):
             tell(case, Figure("failed", None, ok=False, note=why))
         if code in (0, None) or not case:

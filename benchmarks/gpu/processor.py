@@ -35,7 +35,6 @@ class Cpu:
 
     def __init__(self) -> None:
         self.name = cpu_name()
-        torch.compiler.set_stance("force_eager")  # compilers of CPUs are tested elsewhere, and slow
 
     def wait(self) -> None:
         """Until all that was launched is done."""

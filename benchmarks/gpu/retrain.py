@@ -4,9 +4,7 @@ As it is, recorded as a CUDA graph, compiled, and both. A compilation takes minu
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
-from types import SimpleNamespace
 
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.processor import memory
@@ -25,7 +23,7 @@ IMAGES, EPOCHS = 50_000, 600  # of the published retrain
 def retrain(graph: bool, compile: bool, bench: Bench) -> Iterator[Figure]:
     batch, channels, layers, steps, count = bench.of((96, 36, 20, 20, 5), (4, 4, 3, 1, 2))
     batches = our_batches(bench.pictures, bench.device, steps * batch, batch, cutout=16)
-    config = RetrainConfig(genotype="DARTS_V2", epochs=count, batch_size=batch)
+    config = RetrainConfig(genotype="DARTS_V2", epochs=count, batch_size=batch, graph=graph, compile=compile)
     set_seed(0)
     model = DartsNetwork(load_genotype(config.genotype), 3, channels, len(bench.pictures.classes), layers,
                          auxiliary=True).to(bench.device)
@@ -34,8 +32,7 @@ def retrain(graph: bool, compile: bool, bench: Bench) -> Iterator[Figure]:
                 "type": str(pick_dtype("auto", bench.device, model)).removeprefix("torch."), "batch": batch}
     taken = []
     peaks = bench.on.peaks(lambda: taken.append(epochs(
-        model, batches, SimpleNamespace(**{**asdict(config), "graph": graph, "compile": compile}),
-        auxiliary=config.auxiliary, drop_path=config.drop_path)))
+        model, batches, config, auxiliary=config.auxiliary, drop_path=config.drop_path)))
     [seconds] = taken
     yield seconds.figure("step", "ms", **settings)
     yield seconds.figure("training", "images/s", batch, **settings)

@@ -82,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
+    if args.device == "cpu":
+        torch.compiler.set_stance("force_eager")  # its compiler is slow, and not what is asked for
     on, known = processor(args.device), cases(args.section, args.sizes)
     names = list(known)[list(known).index(args.after) + 1 if args.after else 0 :]
     with tempfile.TemporaryDirectory() as folder:
