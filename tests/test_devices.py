@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from counting import Launches
+from benchmarks.counting import Launches
 from models import MODELS, build_model
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork

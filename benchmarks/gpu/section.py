@@ -1,4 +1,4 @@
-"""One section, in the process that `processes.py` starts: case after case, each figure a line at once."""
+"""One section, in the process that benchmarks/gpu/processes.py starts: case after case, each figure a line at once."""
 
 import argparse
 import gc

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment
 
 import plain_autoaugment
-from counting import Launches, launches
+from benchmarks.counting import Launches, launches
 from pictures import SIDE, autoaugment
 from pictures.augmentation import Augmentation, channels, words
 from pictures.autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from counting import Launches
+from benchmarks.counting import Launches
 from pictures import dataset
 from pictures import split as splits
 from pictures.augmentation import Augmentation, Normalization, channels, words

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from counting import Launches
+from benchmarks.counting import Launches
 from models import build_model
 from tiny_training import Settings, network, same
 from training.average import Average

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from counting import Launches
+from benchmarks.counting import Launches
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.depthwise import DepthwiseConv2d
 from models.darts.genotype import CHOSEN, N_NODES, OPERATIONS, Genotype
