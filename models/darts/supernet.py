@@ -40,14 +40,18 @@ class Edges(nn.Module):
     operation has on one edge, one with those of all edges behind one another, (E * n, ...) for (n, ...)."""
 
     def __init__(self, edges: Sequence[Mapping[str, nn.Module]]) -> None:
-        """edges: name -> operation, of each edge; the parameters are taken over."""
+        """edges: name -> operation, of each edge; the parameters are taken over. ValueError for an operation that keeps
+        more than kernels and matrices, which could not lie side by side."""
         super().__init__()
         self.count, self.operations = len(edges), nn.ModuleDict()
         self.modules_of: dict[str, nn.Module] = {}  # without parameters of their own
         for name in OPERATIONS:
+            alone = batch_statistics(edges[0][name])
+            if [*alone.buffers()] or not all(parameter.ndim for parameter in alone.parameters()):
+                raise ValueError(f"{name}: an operation of the supernet has no buffers and no parameters of one number")
             parameters = zip(*(edge[name].parameters() for edge in edges), strict=True)
             self.operations[name] = nn.ParameterList(torch.cat(list(same)).detach() for same in parameters)
-            self.modules_of[name] = batch_statistics(edges[0][name]).to("meta")
+            self.modules_of[name] = alone.to("meta")
 
     def edge(self, number: int, x: Tensor, weights: Tensor) -> Tensor:
         """The weighed sum of all operations on one edge: x (N, C, H, W), weights (operations,)."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from earlier_layout import of_before
 from models.darts.genotype import EDGES, OPERATIONS
-from models.darts.supernet import FORMS, Supernet, SupernetCell, batch_statistics, stacked
+from models.darts.supernet import FORMS, Edges, Supernet, SupernetCell, batch_statistics, stacked
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
 
 
@@ -211,3 +211,14 @@ def test_a_state_of_the_earlier_layout():
     assert len(before) > 2 * len(state) and again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
     assert stacked(state) == state
+
+
+@pytest.mark.parametrize("kept", ["buffer", "number"])
+def test_an_operation_that_cannot_lie_side_by_side_is_refused(kept):
+    operations = {name: torch.nn.Identity() for name in OPERATIONS}
+    if kept == "buffer":
+        operations["sep_conv_3x3"].register_buffer("blur", torch.ones(3))
+    else:
+        operations["sep_conv_3x3"].register_parameter("scale", torch.nn.Parameter(torch.ones(())))
+    with pytest.raises(ValueError, match="sep_conv_3x3: an operation of the supernet has no buffers"):
+        Edges([operations])
