@@ -18,11 +18,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.counting import Launches
-from benchmarks.gpu import SECTIONS, __main__, processes, processor, section
+from benchmarks.gpu import SECTIONS, __main__, correct_search, processes, processor, section
 from benchmarks.gpu.errors import Smooth, check, error, expectation, on_device, random_batch, worst
 from benchmarks.gpu.lines import Figure, append, read, table
 from benchmarks.gpu.processor import Cpu, Cuda, Seconds, fp32_as
 from conftest import ROOT
+from graph_on_cpu import GraphOnCpu
+from training.graphs import WARM
 
 WHERE = {"run": "1", "section": "zoo", "case": "all"}
 
@@ -287,7 +289,7 @@ def test_what_is_measured_on_a_gpu(gpu, monkeypatch):
     assert gpu.seconds(lambda: calls.append(1), 5) == 0.001 and len(calls) == 5
     replay = gpu.together([lambda: calls.append(2)] * 4)
     assert calls.count(2) == 3 + 4 and gpu.seconds(replay, 6) == pytest.approx(0.007)
-    assert gpu.peaks(lambda: None) == {"peak memory": 2.0, "with what is kept": 3.0}
+    assert gpu.peaks(lambda: 7) == (7, {"peak memory": 2.0, "with what is kept": 3.0})
     assert gpu.works()
     monkeypatch.setattr(torch.cuda, "synchronize", raises(RuntimeError("CUDA error")))
     assert not gpu.works()
@@ -325,6 +327,20 @@ def test_kernels_of_a_cpu_are_its_operations():
     x = torch.ones(100, 100)
     count, seconds = Cpu().kernels(lambda: x @ x)
     assert count >= 1 and 0 < seconds < 1
+
+
+# ---- recorded steps
+
+
+@pytest.mark.slow
+def test_a_recorded_search_is_checked_and_a_wrong_one_found(bench, digits_dir, monkeypatch):
+    """By an emulation of CUDA graphs; and one that forgets a replay."""
+    bench.data_dir, bench.on.recorder = str(digits_dir), GraphOnCpu
+    monkeypatch.setattr(correct_search, "steps_of", lambda bench: WARM + 3)
+    right = list(correct_search.recorded(1, bench))
+    assert [figure.ok for figure in right] == [True, True] and right[0].value < 1e-12
+    monkeypatch.setattr(GraphOnCpu, "replay", lambda graph: None)
+    assert next(iter(correct_search.recorded(1, bench))).ok is False
 
 
 # ---- all of it

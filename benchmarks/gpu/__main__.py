@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sizes", choices=("full", "tiny"), default="full", help="tiny: to see that everything runs")
     parser.add_argument("--data", default="there", help="cifar10, digits, a folder of pictures, or there: the CIFAR-10 "
                         "that is in data-dir, else digits")
+    parser.add_argument("--commit", default="", help="of the code, where git cannot tell it")
     parser.add_argument("--data-dir", default=".data", help="folder of the packed cache")
     args = parser.parse_args(argv)
     return run_script(lambda: run(args))
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.minutes <= 0:
         raise ValueError(f"minutes = {args.minutes}: must be above 0")
     args.out.mkdir(parents=True, exist_ok=True)
-    options = [word for key in ("device", "sizes", "data", "data_dir")
+    options = [word for key in ("device", "sizes", "data", "data_dir", "commit")
                for word in (f"--{key.replace('_', '-')}", getattr(args, key))]
     begun, ends = time.strftime("%Y-%m-%dT%H:%M:%S"), time.monotonic() + 60 * args.minutes
     chosen = [name for name in SECTIONS if name in args.only]

@@ -53,8 +53,9 @@ def fitted(bench: Bench) -> Iterator[Figure]:
         expected = changes(model, cpu, torch.float64, graph=False)
         yield check("change of the averaged weights", error(changes(model, bench.device, torch.float32, graph=False),
                                                            expected), 1e-2, type="fp32", how="eager")
-        for graph, how in ((False, "eager"), (True, "captured")):
+        for graph in (False, True):
             found = changes(model, bench.device, torch.float64, graph)
+            how = "captured" if graph and bench.on.recorder else "eager"
             yield check("change of the averaged weights", error(found, expected), 1e-4, type="float64", how=how)
 
 
@@ -150,10 +151,11 @@ def waits_of_training(bench: Bench) -> Iterator[Figure]:
 def waits_of_search(bench: Bench) -> Iterator[Figure]:
     """As it is, and as a graph repeats it."""
     config = DartsSearchConfig(data=bench.data, channels=4, layers=3, batch_size=8, form="stored")
-    for how, recorder in (("eager", None), ("captured", bench.on.recorder)):
+    for recorder in (None, bench.on.recorder):
         searching = Search(config, bench.pictures, bench.device)
         (step, _), pairs = searching.steps(recorder), endless(searching)
-        yield from waited(bench, lambda step=step, pairs=pairs: step(*next(pairs)), step="search", how=how)
+        yield from waited(bench, lambda step=step, pairs=pairs: step(*next(pairs)), step="search",
+                          how="captured" if recorder else "eager")
 
 
 def waited(bench: Bench, one: Callable[[], object], **settings: str) -> Iterator[Figure]:

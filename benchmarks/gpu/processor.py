@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import DeviceType
@@ -19,6 +19,7 @@ from artifacts.run_folder import cpu_name
 from benchmarks.gpu.lines import Figure
 from training.graphs import CudaGraph, Recorder
 
+Found = TypeVar("Found")
 Call = Callable[[], Any]
 
 
@@ -54,12 +55,11 @@ class Cpu:
         """All calls as one, with as little as possible between them."""
         return lambda: [call() for call in calls]
 
-    def peaks(self, call: Call) -> dict[str, float]:
-        """GB that `call` took at most: of tensors, and with all that was kept for more of them, such as what a graph
-        works in. On a CPU of the process, so far.
+    def peaks(self, call: Callable[[], Found]) -> tuple[Found, dict[str, float]]:
+        """What `call` gives, and GB that it took at most: of tensors, and with all that was kept for more of them, such
+        as what a graph works in. On a CPU of the process, so far.
         """
-        call()
-        return {"peak memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+        return call(), {"peak memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
     def kernels(self, call: Call) -> tuple[int, float]:
         """How many there are in `call`, and their seconds, one after the other."""
@@ -122,14 +122,14 @@ class Cuda(Cpu):
                 call()
         return graph.replay
 
-    def peaks(self, call: Call) -> dict[str, float]:
+    def peaks(self, call: Callable[[], Found]) -> tuple[Found, dict[str, float]]:
         self.wait()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        call()
+        found = call()
         self.wait()
-        return {"peak memory": torch.cuda.max_memory_allocated() / 1e9,
-                "with what is kept": torch.cuda.max_memory_reserved() / 1e9}
+        return found, {"peak memory": torch.cuda.max_memory_allocated() / 1e9,
+                       "with what is kept": torch.cuda.max_memory_reserved() / 1e9}
 
     def waits(self, call: Call) -> int:
         self.wait()

@@ -9,12 +9,11 @@ from functools import partial
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.processor import memory
 from benchmarks.gpu.section import Bench
-from benchmarks.gpu.zoo import epochs
+from benchmarks.gpu.zoo import epochs, how
 from benchmarks.rivals import our_batches
 from config import RetrainConfig
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
-from training.hardware import pick_dtype
 from training.loop import set_seed
 
 IMAGES, EPOCHS = 50_000, 600  # of the published retrain
@@ -27,13 +26,9 @@ def retrain(graph: bool, compile: bool, bench: Bench) -> Iterator[Figure]:
     set_seed(0)
     model = DartsNetwork(load_genotype(config.genotype), 3, channels, len(bench.pictures.classes), layers,
                          auxiliary=True).to(bench.device)
-    settings = {"how": {(False, False): "eager", (True, False): "captured", (False, True): "compiled",
-                        (True, True): "compiled and captured"}[graph, compile],
-                "type": str(pick_dtype("auto", bench.device, model)).removeprefix("torch."), "batch": batch}
-    taken = []
-    peaks = bench.on.peaks(lambda: taken.append(epochs(
-        model, batches, config, auxiliary=config.auxiliary, drop_path=config.drop_path)))
-    [seconds] = taken
+    settings = {**how(model, config), "batch": batch}
+    seconds, peaks = bench.on.peaks(partial(
+        epochs, model, batches, config, auxiliary=config.auxiliary, drop_path=config.drop_path))
     yield seconds.figure("step", "ms", **settings)
     yield seconds.figure("training", "images/s", batch, **settings)
     yield Figure(f"{EPOCHS} epochs", seconds.median * (IMAGES // batch) * EPOCHS / 3600, "hours", settings)

@@ -30,10 +30,10 @@ def measured(form: str, partial_channels: int, batch: int, bench: Bench) -> Iter
     config = DartsSearchConfig(data=bench.data, form=form, partial_channels=partial_channels, batch_size=batch)
     config = replace(config, **bench.of({}, {"channels": 4, "layers": 3, "batch_size": 4}))
     settings = {"form": form, "partial channels": partial_channels, "batch": config.batch_size}
-    for how in ("captured", "eager"):
+    for recorder in (bench.on.recorder, None):
         searching = Search(config, bench.pictures, bench.device)
-        steps = searching.steps(bench.on.recorder if how == "captured" else None)
-        yield from one(bench, searching, steps, {**settings, "how": how})
+        steps = searching.steps(recorder)
+        yield from one(bench, searching, steps, {**settings, "how": "captured" if recorder else "eager"})
         del searching, steps
         gc.collect()  # before the next one's memory is measured
 
@@ -41,13 +41,14 @@ def measured(form: str, partial_channels: int, batch: int, bench: Bench) -> Iter
 def one(bench: Bench, searching: Search, steps: tuple[Callable, Callable], settings: dict) -> Iterator[Figure]:
     pairs = endless(searching)
     both, weights = (lambda step=step: step(*next(pairs)) for step in steps)
+    yield Figure("first step", bench.on.seconds(both, 1), "s", settings)  # libraries load, cuDNN tries its algorithms
     seconds, of_weights = (bench.timed(step, times=5, warm=WARM + 2) for step in (both, weights))
     yield seconds.figure("step", "ms", **settings)
     yield of_weights.figure("step of the weights", "ms", **settings)
     frozen, epochs = searching.config.frozen, searching.config.epochs
     epoch = (frozen * of_weights.median + (1 - frozen) * seconds.median) * (IMAGES // settings["batch"])
     yield Figure(f"{epochs} epochs", epochs * epoch / 60, "minutes", settings)
-    yield from memory(bench.on.peaks(both), **settings)
+    yield from memory(bench.on.peaks(both)[1], **settings)
     loss = float(both().alpha[0])
     yield Figure("loss of the alphas", loss, "", settings, ok=torch.tensor(loss).isfinite().item())
     if settings["how"] == "eager":

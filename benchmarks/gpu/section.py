@@ -1,4 +1,4 @@
-"""One section, in the process that benchmarks/gpu/processes.py starts: case after case, each figure a line at once."""
+"""One section, in the process that runs it: case after case, each figure a line at once."""
 
 import argparse
 import gc
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--after", default="", help="begin with the case after this one")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--run", required=True, help="its name")
-    for name in ("device", "sizes", "data", "data-dir"):
+    for name in ("device", "sizes", "data", "data-dir", "commit"):
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args(argv)
     return run_script(lambda: run(args))
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         bench = Bench(on, args.sizes, args.data, args.data_dir, args.seconds, Path(folder))
         for name in names:
             tell = partial(keep, args.out / "results.jsonl", {
-                "run": args.run, "section": args.section, "case": name, **environment(on)})
+                "run": args.run, "section": args.section, "case": name, **environment(on, args.commit)})
             if not run_case(name, known[name], bench, tell):
                 return AGAIN
     print(f"{args.section} done in {time.monotonic() - began:.1f} s")
@@ -134,10 +134,10 @@ def keep(path: Path, where: dict[str, str], figure: Figure) -> None:
     print({key: line[key] for key in ("name", "value", "unit", "settings", "ok", "note")}, flush=True)
 
 
-def environment(on: Cpu) -> dict[str, str]:
+def environment(on: Cpu, of_code: str) -> dict[str, str]:
     return {"device": on.name, "torch": torch.__version__, "cuda": torch.version.cuda or "",
             "cudnn": str(torch.backends.cudnn.version() or ""), "python": platform.python_version(),
-            "commit": commit(), "load": f"{os.getloadavg()[0]:.1f}"}
+            "commit": of_code or commit(), "load": f"{os.getloadavg()[0]:.1f}"}
 
 
 if __name__ == "__main__":

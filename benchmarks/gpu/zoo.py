@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from benchmarks.gpu.lines import Figure
@@ -17,19 +16,26 @@ from benchmarks.rivals import our_batches
 from config import HpoConfig
 from models import MODELS, build_model
 from pictures.dataset import Batches
-from training.hardware import pick_dtype
+from training.execution import of_training
 from training.loop import fit, set_seed
 
 CUTOUT, FEW = 8, ("mobilenet", "shufflenetg2")  # networks of a tiny run
 
 
-def epochs(model: nn.Module, batches: Batches, settings: Any, **how: Any) -> Seconds:
+def how(model: nn.Module, settings: Any) -> dict[str, str]:
+    """What `fit` takes here, as settings of a figure."""
+    execution = of_training(settings, model, processes=1)
+    found = ["compiled"] * execution.compiled + ["captured"] * execution.captured
+    return {"how": " and ".join(found) or "eager", "type": execution.precision}
+
+
+def epochs(model: nn.Module, batches: Batches, settings: Any, **more: Any) -> Seconds:
     """Seconds a step, of each epoch but the first."""
-    found = fit(model, batches, None, settings, identity={}, **how).history[1:]
+    found = fit(model, batches, None, settings, identity={}, **more).history[1:]
     return Seconds(record["seconds"] / len(batches) for record in found)
 
 
-def networks(batch: int, bench: Bench) -> Iterator[Figure]:
+def networks(batch: int, graph: bool, bench: Bench) -> Iterator[Figure]:
     batch, steps, count = bench.of((batch, 2560 // batch + 15, 4), (8, 1, 2))
     batches = our_batches(bench.pictures, bench.device, steps * batch, batch, CUTOUT)
     for name in bench.of(tuple(MODELS), FEW):
@@ -38,15 +44,12 @@ def networks(batch: int, bench: Bench) -> Iterator[Figure]:
             continue
         set_seed(0)
         model = build_model(name, len(bench.pictures.classes)).to(bench.device)
-        dtype = str(pick_dtype("auto", bench.device, model)).removeprefix("torch.")
-        settings = {"network": name, "batch": batch, "type": dtype}
-        taken: list[Seconds] = []
-        peaks = bench.on.peaks(lambda model=model, name=name, taken=taken: taken.append(epochs(
-            model, batches, HpoConfig(model=name, epochs=count, batch_size=batch))))
-        yield taken[0].figure("training", "images/s", batch, **settings)
+        config = HpoConfig(model=name, epochs=count, batch_size=batch, graph=graph)
+        settings = {"network": name, "batch": batch, **how(model, config)}
+        seconds, peaks = bench.on.peaks(partial(epochs, model, batches, config))
+        yield seconds.figure("training", "images/s", batch, **settings)
         yield from memory(peaks, **settings)
-        del model
-        torch.compiler.reset()
 
 
-CASES = {f"batch_{batch}": partial(networks, batch) for batch in (512, 128)}
+CASES = {"batch_512": partial(networks, 512, True), "batch_128": partial(networks, 128, True),
+         "batch_128_eager": partial(networks, 128, False)}
