@@ -1,4 +1,4 @@
-"""Depthwise convolution: cuDNN in channels_last, PyTorch's own kernels in NCHW, and what torch.compile makes of it.
+"""Depthwise convolution: cuDNN in channels_last, PyTorch's own kernels in NCHW; compiled in depthwise_compiled.py.
 
 The sizes are those of a search, where all edges of a source are one map (16 to 64 channels of 4 edges), and of a
 retrain. Forward, gradient of the input, gradient of the weight; each in a CUDA graph, so that launches do not count,
@@ -31,12 +31,6 @@ def of_search(bench: Bench) -> Iterator[Figure]:
 
 def of_retrain(bench: Bench) -> Iterator[Figure]:
     yield from all_of(bench, RETRAIN, ("cudnn channels_last", "native NCHW"), KERNELS)
-
-
-def compiled(bench: Bench) -> Iterator[Figure]:
-    """Of two sizes alone: a compilation takes seconds."""
-    torch.backends.cudnn.benchmark = True
-    yield from all_of(bench, (SEARCH[0], RETRAIN[0]), ("compiled channels_last",), (KERNELS[0], KERNELS[3]))
 
 
 def all_of(bench: Bench, sizes: Sequence[tuple[int, int, int]], forms: Sequence[str],
@@ -95,4 +89,4 @@ def _gradient(operation: Operation, weight: Tensor, of_input: bool, x: Tensor) -
     return torch.autograd.grad(y, x if of_input else weight, y)[0]
 
 
-CASES = {"of_search": of_search, "of_retrain": of_retrain, "compiled": compiled}
+CASES = {"of_search": of_search, "of_retrain": of_retrain}
