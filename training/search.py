@@ -252,7 +252,8 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
     checkpoint = path / "choice.pt"
     resume_from = load_checkpoint(checkpoint, computes, device) if checkpoint.exists() and config.resume else None
     settings = dataclasses.replace(config, epochs=config.choice_epochs)
-    result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from)
+    result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
+                 checkpoint_minutes=config.checkpoint_minutes)
     if distributed.rank() == 0:
         print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
     return result.metric
