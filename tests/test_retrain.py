@@ -289,8 +289,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from pictures.dataset import load, training_batches
-from loop.distributed import joined, rank, share, size
-from loop.loop import fit
+from training.distributed import joined, rank, share, size
+from training.loop import fit
 
 settings = SimpleNamespace(optimizer="SGD", lr=0.05, weight_decay=1e-3, momentum=0.9, epochs=3, warmup=0.1,
                            label_smoothing=0.1, clip=1.0, ema=0.9, precision="fp32", compile=False, graph=True,
