@@ -23,6 +23,7 @@ from pictures.augmentation import Augmentation, Draws, Normalization, words
 from pictures.known import DATASETS, Split, mirrored_in
 from pictures.split import everything, split
 
+PLAIN = 256  # images a batch at most, where none is augmented
 FORMAT = 2  # of the cache; another number makes old caches be rebuilt
 
 
@@ -177,6 +178,12 @@ class Batches:
         batch = self.augmentation(self.pixels, picked, draws, fill) if draws else self.pixels[picked]
         return self.normalization(batch), self.labels[picked]
 
+    def plain(self, images: int) -> Iterator[Tensor]:
+        """x alone of the first `images` of the split, which lie in stratified order, as they are, in even batches."""
+        index = self.index[:images]
+        for picked in index.tensor_split(-(-len(index) // PLAIN)):
+            yield self.normalization(self.pixels[picked])
+
 
 class Loaders(NamedTuple):
     """Training and validation batches over one copy of the training images."""
@@ -202,11 +209,11 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
     mirrored = flip == "on" or (flip == "auto" and mirrored_in(pictures.name))
     augmentation = Augmentation(crop_padding, mirrored, cutout, augment)
     return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
-                   None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, 256)))
+                   None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, PLAIN)))
 
 
 def final_batches(pictures: Pictures, normalization: Normalization, batch_size: int) -> Batches:
     """The test images, in order; to be read once, when all choices are made."""
     device = normalization.mean.device
     pixels, labels = words(torch.from_numpy(pictures.test_images)), torch.from_numpy(pictures.test_labels)
-    return Batches(pixels.to(device), labels.to(device), np.arange(len(labels)), normalization, max(batch_size, 256))
+    return Batches(pixels.to(device), labels.to(device), np.arange(len(labels)), normalization, max(batch_size, PLAIN))

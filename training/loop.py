@@ -5,7 +5,8 @@ object with the settings as attributes, and hands a float and a record back afte
 
 A loader has `epoch(e, start=0)`, which yields ready batches (x (B, 3, H, W), y (B,)) on the device, from the one
 numbered `start`, as a function of e alone, `len()` in batches and `images`, the number of images an epoch. It may have
-`drawn(e, start=0)`, which yields what `ready(*drawn)` makes these batches of: then that is a part of the step.
+`drawn(e, start=0)`, which yields what `ready(*drawn)` makes these batches of: then that is a part of the step; and
+`plain(images)`, which yields x of so many images, not augmented: batch norm is settled on them before an evaluation.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from training import batch_norm
 from training.average import Average
 from training.checkpoints import save_checkpoint
 from training.compiling import compiled
@@ -200,17 +202,24 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
             if drop_path:  # in eager mode epoch 1 goes without masks: even ones of 1 change the layout of gradients
                 model.drop_path_probability(drop_path * epoch / settings.epochs,
                                             rising=execution.compiled or execution.captured)
-            record = _train_epoch(run, captured, train, epoch, settings, stop)
-            if record and val is not None:
-                scores = evaluate(average.module if average else model, val.epoch(epoch), dtype)
-                record |= {f"val_{key}": value for key, value in scores.items()}
+            record, last = _train_epoch(run, captured, train, epoch, settings, stop), epoch + 1 == settings.epochs
+            if record and (val is not None or last):
+                record |= _judge(average.module if average else model, train, val, epoch, dtype)
             if not record or not math.isfinite(record.get("val_loss", 0.0)):
                 result.diverged = True
                 return result
             result.history.append(record)
-            run.finish_epoch(last=epoch + 1 == settings.epochs)
+            run.finish_epoch(last)
             on_epoch(record)
     return result
+
+
+def _judge(model: nn.Module, train: Any, val: Any, epoch: int, dtype: torch.dtype) -> dict[str, float]:
+    """Settle the batch norms of `model`, as long as that is needed, and validate it, if there are images for that."""
+    settling = hasattr(train, "plain") and (epoch + 1) * len(train) < batch_norm.SETTLED
+    images = batch_norm.reestimate(model, train.plain(batch_norm.IMAGES), dtype) if settling else 0
+    scores = {} if val is None else evaluate(model, val.epoch(epoch), dtype)
+    return {f"val_{key}": value for key, value in scores.items()} | {"batch_norm_images": images}
 
 
 @dataclass
