@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pictures import SIDE, autoaugment
+from pictures import autoaugment
 
 
 def words(images: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
     top: Tensor  # of the crop, -padding..padding
     left: Tensor
     flip: Tensor  # 0 or 1
-    cut_y: Tensor  # centre of the cutout square, 0..31
+    cut_y: Tensor  # centre of the cutout square, 0..S - 1
     cut_x: Tensor
     policy: autoaugment.Drawn | None = None  # (2, B), unlike the others
 
@@ -55,6 +55,7 @@ class Augmentation:
     flip: bool
     cutout: int  # side of the square in pixels, 0: off
     policy: str = "basic"  # none, or "autoaugment"
+    side: int = 32  # S, of the images
 
     def draw(self, size: int, generator: torch.Generator) -> Draws:
         """Independent draws for `size` images, on the generator's device."""
@@ -63,22 +64,22 @@ class Augmentation:
 
         [flip] = uniform(1, 0, 1) if self.flip else torch.zeros(1, size, dtype=torch.int64, device=generator.device)
         top, left = uniform(2, -self.crop_padding, self.crop_padding)
-        cut_y, cut_x = uniform(2, 0, SIDE - 1)
+        cut_y, cut_x = uniform(2, 0, self.side - 1)
         policy = autoaugment.draw(size, generator) if self.policy == "autoaugment" else None
         return Draws(top, left, flip, cut_y, cut_x, policy)
 
     def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
-        """Pick and augment: pixels (N, 32, 32) int32, index (B,) -> (B, 32, 32) int32.
+        """Pick and augment: pixels (N, S, S) int32, index (B,) -> (B, S, S) int32.
 
         What lies outside of the image, and the cutout square, become `fill`.
         """
-        grid, mirror, squares = _tables(self.cutout, pixels.device)
-        place = torch.stack((draws.top, draws.left))[:, :, None] + grid  # (2, B, 32): source of each row and column
+        grid, mirror, squares = _tables(self.side, self.cutout, pixels.device)
+        place = torch.stack((draws.top, draws.left))[:, :, None] + grid  # (2, B, S): source of each row and column
         place[1].addcmul_(draws.flip[:, None], mirror)
-        near = place.clamp(0, SIDE - 1)
+        near = place.clamp(0, self.side - 1)
         # One flat gather: half the time of indexing with three tensors, on a CPU.
-        starts = torch.add(near[0], index[:, None], alpha=SIDE)  # where each source row begins
-        source = torch.add(near[1][:, None], starts[:, :, None], alpha=SIDE)  # (B, 32, 32)
+        starts = torch.add(near[0], index[:, None], alpha=self.side)  # where each source row begins
+        source = torch.add(near[1][:, None], starts[:, :, None], alpha=self.side)  # (B, S, S)
         batch = pixels.view(-1).index_select(0, source.view(-1)).view_as(source)
         outside = place != near
         blank = outside[0][:, :, None] | outside[1][:, None]
@@ -89,36 +90,36 @@ class Augmentation:
             images.copy_(autoaugment.apply(levels, draws.policy))
             blank = torch.zeros_like(blank)
         if self.cutout:
-            rows, columns = squares[torch.stack((draws.cut_y, draws.cut_x))]  # each (B, 32)
+            rows, columns = squares[torch.stack((draws.cut_y, draws.cut_x))]  # each (B, S)
             blank = blank | rows[:, :, None] & columns[:, None]
         return torch.where(blank, fill, batch)
 
 
 @functools.cache  # a copy to the device would be waited for
-def _tables(cutout: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions 0..31; what a flip adds to them; for each centre of a cutout square where that is, (32, 32) bool."""
-    grid = torch.arange(SIDE, device=device)
+def _tables(side: int, cutout: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions 0..S - 1; what a flip adds to them; for each centre of a cutout square where that is, (S, S) bool."""
+    grid = torch.arange(side, device=device)
     start = grid[:, None] - cutout // 2
-    return grid, SIDE - 1 - 2 * grid, (grid >= start) & (grid < start + cutout)
+    return grid, side - 1 - 2 * grid, (grid >= start) & (grid < start + cutout)
 
 
 class Normalization:
-    """(x - mean) / std with the statistics of the training split; `mean` and `std` (3,) in 0..1."""
+    """(x - mean) / std with the statistics of the training split; `mean` and `std` (3,) in 0..1. `side`: S."""
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
+    def __init__(self, mean: Tensor, std: Tensor, side: int = 32) -> None:
+        self.mean, self.std, self.side = mean, std, side
         self.fill = words(F.pad((mean * 255).round().to(torch.uint8), (0, 1)))  # the mean colour
         self._scale = 1 / (255 * std)
-        self._shift = (-mean / std).repeat(SIDE * SIDE)  # of a whole image: sums over long rows, not three channels
+        self._shift = (-mean / std).repeat(side * side)  # of a whole image: sums over long rows, not three channels
 
     @classmethod
-    def of(cls, moments: np.ndarray, device: torch.device) -> "Normalization":
+    def of(cls, moments: np.ndarray, device: torch.device, side: int = 32) -> "Normalization":
         """From `Pictures.train_moments` of the images of a split, (N, 2, 3)."""
-        mean, square = moments.sum(0) / (len(moments) * SIDE * SIDE)
+        mean, square = moments.sum(0) / (len(moments) * side * side)
         std = np.sqrt(np.maximum(square - mean**2, 1))  # one grey level at least: no division by 0 in a blank channel
-        return cls(*(torch.tensor(value / 255, dtype=torch.float32, device=device) for value in (mean, std)))
+        return cls(*(torch.tensor(value / 255, dtype=torch.float32, device=device) for value in (mean, std)), side)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, 32, 32) int32 -> (B, 3, 32, 32) float32, channels_last."""
+        """(B, S, S) int32 -> (B, 3, S, S) float32, channels_last."""
         scaled = four_bytes(pixels).float()[..., :3] * self._scale  # all four at once: half the time of three, on a CPU
-        return scaled.view(-1, SIDE * SIDE * 3).add_(self._shift).view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
+        return scaled.view(len(pixels), -1).add_(self._shift).view(*pixels.shape, 3).permute(0, 3, 1, 2)

@@ -14,8 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pictures import SIDE
-
 # (operation, probability, magnitude 0..9), the first and the second, of each sub-policy
 POLICY = (
     (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
@@ -49,7 +47,6 @@ OPERATIONS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotat
 SIGNED = OPERATIONS[1:10]
 Each = namedtuple("Each", OPERATIONS)  # a value for each operation
 GREY = 128  # of what a movement uncovers
-LAST = 32 - 2**-19  # the float32 before 32: the last place within an image
 
 
 def strength(operation: str, magnitude: int) -> float:
@@ -86,7 +83,6 @@ def draw(size: int, generator: torch.Generator) -> Drawn:
 class _Constants(NamedTuple):
     policy: Tensor  # (25, 2, 4): operation, its probability, its strength with negative and with positive sign
     codes: Tensor  # (15,): of the operations
-    centres: Tensor  # (32,): of pixels
     levels: Tensor  # (256,)
     grey: Tensor  # (3, 1, 1): shares of the channels in the grey level
     half: Tensor  # (3, 1, 1): a half in all
@@ -102,14 +98,20 @@ def _constants(device: torch.device) -> _Constants:
                 strength(name, magnitude)] for name, chance, magnitude in pair] for pair in POLICY]
     grey = tensor(19595, 38470, 7471) / 65536  # 0.299, 0.587, 0.114
     return _Constants(tensor(*policy), torch.arange(len(OPERATIONS), device=device),
-                      torch.arange(SIDE, device=device) + 0.5, torch.arange(256.0, device=device),
-                      grey.view(3, 1, 1), tensor(0.5, 0.0, 0.0).view(3, 1, 1), tensor(1.0))
+                      torch.arange(256.0, device=device), grey.view(3, 1, 1), tensor(0.5, 0.0, 0.0).view(3, 1, 1),
+                      tensor(1.0))
+
+
+@functools.cache
+def _centres(side: int, device: torch.device) -> Tensor:
+    """(S,): of the pixels of a row."""
+    return torch.arange(side, device=device) + 0.5
 
 
 def apply(images: Tensor, drawn: Drawn) -> Tensor:
-    """(B, 3, 32, 32) uint8, or whole numbers in float32 -> the same."""
+    """(B, 3, S, S) uint8, or whole numbers in float32 -> the same."""
     levels = images.to(torch.float32, memory_format=torch.contiguous_format)
-    for plan in _plans(drawn):
+    for plan in _plans(drawn, images.shape[-1]):
         levels = _carry_out(plan, levels)
     return levels.to(images.dtype)
 
@@ -122,18 +124,18 @@ class _Plan(NamedTuple):
 
     chosen: Each  # each (B, 1, 1, 1): 1 for the operation that an image drew, 0 for the others
     factor: Tensor  # (B, 1, 1, 1): of a mixture; 1 is the image itself
-    source: Tensor  # (B, 1, 1024) int64: the pixel that comes to each place
-    inside: Tensor  # (B, 1, 32, 32): 0 where none comes from within the image, else 1
-    uncovered: Tensor  # (B, 1, 32, 32): GREY there, else 0
+    source: Tensor  # (B, 1, S * S) int64: the pixel that comes to each place
+    inside: Tensor  # (B, 1, S, S): 0 where none comes from within the image, else 1
+    uncovered: Tensor  # (B, 1, S, S): GREY there, else 0
     table: Tensor  # (B, 1, 256): new levels, by the operations that need not look at the image
 
 
-def _plans(drawn: Drawn) -> list[_Plan]:
+def _plans(drawn: Drawn, side: int) -> list[_Plan]:
     constants = _constants(drawn.operation.device)
     marks = (drawn.operation[..., None] == constants.codes).float()  # (2, B, 15)
     strengths = marks * drawn.strength[..., None]
     chosen, power = Each(*marks.unbind(2)), Each(*strengths.unbind(2))
-    source, inside = _movements(chosen, power, constants.centres)
+    source, inside = _movements(chosen, power, _centres(side, drawn.operation.device))
     parts = (marks[..., None, None, None], (strengths[..., 6:10].sum(2) + 1)[..., None, None, None],
              source.flatten(2)[:, :, None], inside[:, :, None], ((1 - inside) * GREY)[:, :, None],
              _fixed_tables(chosen, power, constants.levels)[:, :, None])
@@ -141,21 +143,21 @@ def _plans(drawn: Drawn) -> list[_Plan]:
 
 
 def _movements(chosen: Each, power: Each, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest pixel, and whether there is one, both (2, B, 32, 32); shears leave the upper left corner, rotations
+    """The nearest pixel, and whether there is one, both (2, B, S, S); shears leave the upper left corner, rotations
     the centre where it is.
     """
-    angle = torch.deg2rad(power.Rotate)
+    side, angle = len(centres), torch.deg2rad(power.Rotate)
     cos, sin = angle.cos(), angle.sin()
-    centre = (chosen.Rotate * (SIDE / 2))[..., None]
-    shift = (torch.stack((power.TranslateX, power.TranslateY), 2) * SIDE).trunc() + centre
-    away = (centres - centre)[:, :, None]  # (2, B, 1, 32), to the right or down
-    right = torch.stack((cos, sin + power.ShearY), 2)[..., None] * away  # (2, B, 2, 32): in x and y of the source
+    centre = (chosen.Rotate * (side / 2))[..., None]
+    shift = (torch.stack((power.TranslateX, power.TranslateY), 2) * side).trunc() + centre
+    away = (centres - centre)[:, :, None]  # (2, B, 1, S), to the right or down
+    right = torch.stack((cos, sin + power.ShearY), 2)[..., None] * away  # (2, B, 2, S): in x and y of the source
     down = torch.stack((power.ShearX - sin, cos), 2)[..., None] * away
-    place = (right[..., None, :] + down[..., None]).add_(shift[..., None, None])  # (2, B, 2, 32, 32)
-    near = place.clamp(0, LAST)
+    place = (right[..., None, :] + down[..., None]).add_(shift[..., None, None])  # (2, B, 2, S, S)
+    near = place.clamp(0, side * (1 - 2**-24))  # the float32 before S: the last place within an image
     inside = (place == near).unbind(2)
     x, y = near.long().unbind(2)
-    return torch.add(x, y, alpha=SIDE), (inside[0] & inside[1]).float()
+    return torch.add(x, y, alpha=side), (inside[0] & inside[1]).float()
 
 
 def _fixed_tables(chosen: Each, power: Each, levels: Tensor) -> Tensor:
@@ -170,7 +172,7 @@ def _fixed_tables(chosen: Each, power: Each, levels: Tensor) -> Tensor:
 
 
 def _carry_out(plan: _Plan, images: Tensor) -> Tensor:
-    """(B, 3, 32, 32), whole levels -> the same."""
+    """(B, 3, S, S), whole levels -> the same."""
     picked = images.flatten(2).gather(2, plan.source.expand(-1, 3, -1)).view_as(images)
     moved = torch.addcmul(plan.uncovered, picked, plan.inside)
     level = _mixed(plan, moved).long().flatten(2)
@@ -197,7 +199,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _tables(plan: _Plan, level: Tensor) -> Tensor:
-    """The new level of each level, (B, 3, 256), for images of the levels (B, 3, 1024) int64.
+    """The new level of each level, (B, 3, 256), for images of the levels (B, 3, S * S) int64.
 
     AutoContrast stretches from the darkest to the brightest level that there is, to 0 to 255; Equalize makes all levels
     equally many, as near as can be, in the whole numbers of Pillow. Where either cannot, the table is the identity.

@@ -11,23 +11,32 @@ from torchvision.transforms import AutoAugment
 
 import plain_autoaugment
 from benchmarks.counting import Launches, launches
-from pictures import SIDE, autoaugment
+from pictures import autoaugment
 from pictures.augmentation import Augmentation, channels, words
 from pictures.autoaugment import OPERATIONS, POLICY, SIGNED, Drawn, strength
 
 GREY = (128, 128, 128)
 
 
-@pytest.fixture(scope="module")
-def images():
-    """(96, 3, 32, 32) uint8: smooth colours with noise, blank ones, and some of few levels."""
+def made(number, side):
+    """(number, 3, side, side) uint8: smooth colours with noise, blank ones, and some of few levels."""
     rng = np.random.default_rng(0)
-    coarse = torch.tensor(rng.random((96, 3, 5, 5)), dtype=torch.float32)
-    smooth = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").numpy()
+    coarse = torch.tensor(rng.random((number, 3, 5, 5)), dtype=torch.float32)
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").numpy()
     pixels = (smooth * 180 + 20 + rng.normal(0, 10, smooth.shape)).clip(0, 255).astype(np.uint8)
     pixels[0], pixels[1], pixels[2, :, :16] = 7, 255, 0
     pixels[3] = pixels[3] // 100 * 100
     return torch.from_numpy(pixels)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return made(96, 32)
+
+
+@pytest.fixture(scope="module", params=[(96, 32), (24, 48), (6, 224)], ids=str)
+def of_any_size(request):
+    return made(*request.param)
 
 
 def affine(image, *matrix):
@@ -38,8 +47,8 @@ ORACLE = {  # of Pillow; p is the strength with its sign
     "Identity": lambda image, p: image,
     "ShearX": lambda image, p: affine(image, 1, p, 0, 0, 1, 0),
     "ShearY": lambda image, p: affine(image, 1, 0, 0, p, 1, 0),
-    "TranslateX": lambda image, p: affine(image, 1, 0, int(p * SIDE), 0, 1, 0),
-    "TranslateY": lambda image, p: affine(image, 1, 0, 0, 0, 1, int(p * SIDE)),
+    "TranslateX": lambda image, p: affine(image, 1, 0, int(p * image.width), 0, 1, 0),
+    "TranslateY": lambda image, p: affine(image, 1, 0, 0, 0, 1, int(p * image.height)),
     "Rotate": lambda image, p: image.rotate(p, Image.Resampling.NEAREST, fillcolor=GREY),
     "Brightness": lambda image, p: ImageEnhance.Brightness(image).enhance(1 + p),
     "Color": lambda image, p: ImageEnhance.Color(image).enhance(1 + p),
@@ -65,24 +74,28 @@ def once(name, p, size):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_every_operation_at_every_magnitude_equals_pillow(images, name):
+def test_every_operation_at_every_magnitude_equals_pillow(of_any_size, name):
     """Levels may differ by one, where a real number is within rounding of a whole one. Movements are the same pixels;
     from the border of two, as with a shear of 1/5, either: that of a movement stronger or weaker by 1 in 10 000.
     """
+    images = of_any_size
     for magnitude in range(10):
         for sign in (1, -1) if name in SIGNED else (1,):
             p = sign * strength(name, magnitude)
             ours = autoaugment.apply(images, once(name, p, len(images))).int()
             if name in ("ShearX", "ShearY", "Rotate"):
                 either = [ours == with_pillow(name, p * factor, images).int() for factor in (1 - 1e-4, 1 + 1e-4)]
-                assert (either[0] | either[1]).all(), (magnitude, sign)
+                wrong = ~(either[0] | either[1])
+                # Pillow steps through a row in 65536ths of a pixel, which add up in larger pictures.
+                assert wrong.float().mean() <= (0 if images.shape[-1] == 32 else 1e-3), (magnitude, sign)
             else:
                 assert (ours - with_pillow(name, p, images).int()).abs().max() <= 1, (magnitude, sign)
             no_effect = name == "Identity" or (strength(name, magnitude) == 0 and name not in OPERATIONS[11:])
             assert no_effect == torch.equal(ours, images.int()), (magnitude, sign)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("seed", "images"), [*((seed, made(96, 32)) for seed in range(20)), (0, made(24, 48)),
+                                              (1, made(24, 48)), (0, made(6, 224)), (1, made(6, 224))])
 def test_the_images_are_those_of_the_plain_form(images, seed):
     """Bit for bit, whatever is drawn, the policy's strengths and any others."""
     generator = torch.Generator().manual_seed(seed)
@@ -115,11 +128,11 @@ def test_the_policy_is_that_of_torchvision():
     theirs = AutoAugment(policy=type(theirs.policy).CIFAR10)
     assert len(POLICY) == 25
     assert [tuple((name, p, m or 0) for name, p, m in pair) for pair in theirs.policies] == list(POLICY)
-    meaning = theirs._augmentation_space(10, (SIDE, SIDE))
+    meaning = theirs._augmentation_space(10, (32, 32))
     for name, (magnitudes, signed) in meaning.items():
         ours = [strength(name, magnitude) for magnitude in range(10)]
         if name.startswith("Translate"):
-            ours = [SIDE * share for share in ours]
+            ours = [32 * share for share in ours]
         ours = [8 - p for p in ours] if name == "Posterize" else [255 + p for p in ours] if name == "Solarize" else ours
         assert signed == (name in SIGNED), name
         if magnitudes.ndim:
@@ -164,7 +177,7 @@ def test_the_generator_decides():
 
 def test_in_the_published_order_crop_flip_policy_cutout(images):
     """Against the steps one after another, with the same draws."""
-    pixels = words(torch.cat([images, torch.zeros(96, 1, SIDE, SIDE, dtype=torch.uint8)], 1)
+    pixels = words(torch.cat([images, torch.zeros(96, 1, 32, 32, dtype=torch.uint8)], 1)
                    .permute(0, 2, 3, 1).contiguous())
     fill = words(torch.tensor([9, 8, 7, 0], dtype=torch.uint8))
     whole = Augmentation(4, True, 16, "autoaugment")

@@ -197,28 +197,30 @@ def test_impossible_splits_are_refused(train_size, val_size, words):
 
 
 def plain_augmentation(image, top, left, flip, cut_y, cut_x, cutout, fill):
-    """One (32, 32, 3) image at a time: pad, crop at (top, left), flip, blank the square."""
-    padded = np.empty((64, 64, 3), np.uint8)
+    """One (S, S, 3) image at a time: pad, crop at (top, left), flip, blank the square."""
+    side = len(image)
+    padded = np.empty((side + 32, side + 32, 3), np.uint8)
     padded[:] = fill
-    padded[16:48, 16:48] = image
-    out = padded[16 + top : 48 + top, 16 + left : 48 + left].copy()
+    padded[16 : 16 + side, 16 : 16 + side] = image
+    out = padded[16 + top : 16 + side + top, 16 + left : 16 + side + left].copy()
     if flip:
         out = out[:, ::-1].copy()
     for y in range(cut_y - cutout // 2, cut_y - cutout // 2 + cutout):
         for x in range(cut_x - cutout // 2, cut_x - cutout // 2 + cutout):
-            if 0 <= y < 32 and 0 <= x < 32:
+            if 0 <= y < side and 0 <= x < side:
                 out[y, x] = fill
     return out
 
 
 @pytest.mark.parametrize(
     ("padding", "flip", "cutout"), [(4, True, 8), (0, True, 0), (16, False, 16), (2, False, 7), (0, False, 0)])
-def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
+@pytest.mark.parametrize("side", [32, 48, 96])
+def test_augmentation_equals_the_plain_reference(padding, flip, cutout, side):
     rng = np.random.default_rng(1)
-    images = np.pad(rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8), ((0, 0), (0, 0), (0, 0), (0, 1)))
+    images = np.pad(rng.integers(0, 256, (20, side, side, 3), dtype=np.uint8), ((0, 0), (0, 0), (0, 0), (0, 1)))
     index = torch.from_numpy(rng.permutation(20)[:16])
-    normalization = Normalization(torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 0.4]))
-    augmentation = Augmentation(padding, flip, cutout)
+    normalization = Normalization(torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 0.4]), side)
+    augmentation = Augmentation(padding, flip, cutout, side=side)
     draws = augmentation.draw(16, torch.Generator().manual_seed(5))
     batch = augmentation(words(torch.from_numpy(images)), index, draws, normalization.fill)
     fill = np.array([0.1, 0.5, 0.9]) * 255
@@ -228,7 +230,7 @@ def test_augmentation_equals_the_plain_reference(padding, flip, cutout):
         assert np.array_equal(channels(batch)[i].numpy(), expected)
     x = normalization(batch)
     expected = (channels(batch).double() / 255 - torch.tensor([0.1, 0.5, 0.9])) / torch.tensor([0.2, 0.3, 0.4])
-    assert x.shape == (16, 3, 32, 32) and x.is_contiguous(memory_format=torch.channels_last)
+    assert x.shape == (16, 3, side, side) and x.is_contiguous(memory_format=torch.channels_last)
     assert (x.permute(0, 2, 3, 1) - expected).abs().max() < 1e-5
 
 
@@ -248,9 +250,10 @@ def test_a_batch_is_few_launches(padding, flip, cutout, most):
     assert launches.total - launches.of["arange"] <= most, launches.of
 
 
-def test_draws_are_independent_and_uniform():
-    draws = Augmentation(4, True, 8).draw(20_000, torch.Generator().manual_seed(0))
-    for draw, low, high in zip(draws[:5], (-4, -4, 0, 0, 0), (4, 4, 1, 31, 31), strict=True):
+@pytest.mark.parametrize("side", [32, 48])
+def test_draws_are_independent_and_uniform(side):
+    draws = Augmentation(4, True, 8, side=side).draw(20_000, torch.Generator().manual_seed(0))
+    for draw, low, high in zip(draws[:5], (-4, -4, 0, 0, 0), (4, 4, 1, side - 1, side - 1), strict=True):
         counts = torch.bincount(draw.long() - low, minlength=high - low + 1)
         share = 1 / (high - low + 1)
         assert len(counts) == high - low + 1
