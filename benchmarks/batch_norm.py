@@ -3,8 +3,8 @@
     python -m benchmarks.batch_norm --photographs FOLDER          the zoo and stage 2 on 240 crops of 4 photographs
     python -m benchmarks.batch_norm --data FOLDER --epochs 8      one network on a whole data set, after each epoch
 
-FOLDER of photographs: brick.png, chelsea.png, coffee.png, grass.png and gravel.png, as scikit-image ships them. Both
-judgements are of one and the same training, whose weights no statistics reach.
+FOLDER of photographs: that of scikit-image, skimage/data. Both judgements are of one and the same training, whose
+weights no statistics reach.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
+from benchmarks.photographs import TEXTURES, crops, find
 from config import HpoConfig
 from models import MODELS, build_model
 from models.mobilenet_space.space import build, search_space
@@ -24,23 +24,6 @@ from pictures.dataset import Loaders, final_batches, load, training_batches
 from training import batch_norm
 from training.hardware import pick_dtype
 from training.loop import evaluate, fit, set_seed
-
-CLASSES = ("brick", "coffee", "grass", "gravel")
-CROP = 96  # pixels
-
-
-def crops(photographs: Path, out: Path, train: int = 60, test: int = 15) -> None:
-    """So many crops a class: those of training from the upper two thirds of a photograph, those of the test below."""
-    draw = random.Random(0)
-    for name in CLASSES:
-        image = Image.open(photographs / f"{name}.png").convert("RGB")
-        border = image.height * 2 // 3
-        for split, count, top, bottom in (("train", train, 0, border), ("test", test, border, image.height)):
-            folder = out / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                left, upper = draw.randrange(image.width - CROP + 1), draw.randrange(top, bottom - CROP + 1)
-                image.crop((left, upper, left + CROP, upper + CROP)).save(folder / f"{number}.png")
 
 
 def judged(model: nn.Module, loaders: Loaders, test: Any, dtype: torch.dtype) -> str:
@@ -70,7 +53,7 @@ def labelled(loaders: Loaders) -> Any:
 def few(photographs: Path, seeds: int) -> None:
     """28 steps of 32 pictures, by the settings of hpo_trial.py."""
     with tempfile.TemporaryDirectory() as folder:
-        crops(photographs, Path(folder) / "crops")
+        crops(find(TEXTURES, [photographs]), Path(folder) / "crops", train=60, test=15, size=96)
         pictures = load(f"{folder}/crops", folder)
         networks = {name: lambda name=name: build_model(name, 4) for name in MODELS}
         for number in range(4):

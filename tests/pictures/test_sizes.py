@@ -1,0 +1,44 @@
+"""The side that pictures are packed with when nobody names one."""
+
+import pytest
+from PIL import Image
+
+from pictures.sizes import SIZES, automatic, shorter_side
+
+
+def files(folder, *sizes):
+    paths = []
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size).save(folder / f"{number}.png")
+        paths.append(str(folder / f"{number}.png"))
+    return paths
+
+
+@pytest.mark.parametrize(("sizes", "side"), [
+    ([(32, 32)] * 3, 32), ([(20, 400)], 32), ([(95, 300)], 64), ([(96, 96)], 96), ([(3000, 2000)] * 2, 128),
+    ([(40, 40), (70, 70), (500, 500)], 64)], ids=str)
+def test_the_largest_that_the_median_picture_has(tmp_path, sizes, side):
+    assert automatic(files(tmp_path, *sizes), len(sizes)) == side
+
+
+def test_what_cannot_be_opened_does_not_count(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    paths = [*files(tmp_path, (64, 64)), str(tmp_path / "broken.png"), str(tmp_path / "not there.png")]
+    assert automatic(paths, 3) == 64 and automatic(paths[1:], 2) == 32 and automatic([], 0) == 32
+
+
+@pytest.mark.parametrize(("pictures", "side"), [(50_000, 128), (100_000, 96), (1_000_000, 32), (10**8, 32)])
+def test_the_packed_pictures_stay_small(tmp_path, pictures, side):
+    assert automatic(files(tmp_path, (500, 500)), pictures) == side
+
+
+def test_only_some_heads_are_read(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr("pictures.sizes.shorter_side", lambda path: looked.append(path) or 50)
+    assert automatic([str(number) for number in range(100_000)], 100_000) == 48 and len(looked) <= 65
+
+
+def test_a_huge_picture_is_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6_000)
+    assert shorter_side(files(tmp_path, (100, 100))[0]) == 100
+    assert sorted(SIZES) == list(SIZES)
