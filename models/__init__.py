@@ -1,4 +1,7 @@
-"""The networks by name: (N, 3, 32, 32) images in, (N, num_classes) logits out, in train and eval alike.
+"""The networks by name: (N, 3, S, S) images in, (N, num_classes) logits out, in train and eval alike.
+
+S is one of blocks.SIZES, 32 or more. At 32 the networks are those of the literature for such pictures; beyond, a stem
+halves the pictures until the body sees at most 32, and nothing else changes.
 
 All keep torch's initial weights: batch normalisation makes the scale of the convolutions immaterial.
 
@@ -12,9 +15,11 @@ from typing import Any
 
 from torch import nn
 
+from models.blocks import halvings
 from models.zoo import densenet, dpn, googlenet, mobilenet, resnet, senet, shufflenet, vgg
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {
+# name -> function of the number of classes and, for pictures other than 32x32, their side
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg": vgg.vgg19,
     "resnet18": resnet.resnet18,
     "googlenet": googlenet.googlenet,
@@ -27,12 +32,13 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 NNI_SPACES = {"DartsStackedCells": "models.darts.nni_space", "MobileNetSpace": "models.mobilenet_space.nni_space"}
 
 
-def build_model(name: str, num_classes: int) -> nn.Module:
+def build_model(name: str, num_classes: int, side: int = 32) -> nn.Module:
+    """The network `name` for pictures of side x side; ValueError names what is not allowed."""
     if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model: {name!r} is not one of {', '.join(MODELS)}")
     if not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes: {num_classes!r} is not an integer of at least 2")
-    return MODELS[name](num_classes)
+    return MODELS[name](num_classes, side) if halvings(side) else MODELS[name](num_classes)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,29 @@
-"""Pieces that the convolutional families share."""
+"""Pieces that the convolutional families share, and what becomes of pictures that are larger than 32x32.
+
+The body of every network is made for maps of at most BODY pixels a side: a stem halves larger pictures until they are.
+"""
+
+from itertools import pairwise
 
 from torch import nn
+
+SIZES = (32, 48, 64, 96, 128, 192, 224)  # sides of pictures that all networks are built for
+BODY = 32
+
+
+def halvings(side: int) -> int:
+    """How often the stem halves pictures of this side; ValueError if no network is built for them."""
+    if side not in SIZES:
+        raise ValueError(f"side = {side!r}: must be one of {', '.join(map(str, SIZES))}")
+    count = 0
+    while side > BODY << count:
+        count += 1
+    return count
+
+
+def body_side(side: int) -> int:
+    """The side of the first map after the stem."""
+    return side >> halvings(side)
 
 
 def conv_bn(
@@ -20,6 +43,18 @@ def conv_bn_relu(
 ) -> nn.Sequential:
     """`conv_bn`, then ReLU in place: batch normalisation keeps its input for the gradient, not its output."""
     return conv_bn(c_in, c_out, kernel, stride, groups, bias=bias).append(nn.ReLU(inplace=True))
+
+
+def stem(channels: int, side: int, *, inner: int | None = None, bias: bool = False) -> nn.Sequential:
+    """(N, 3, side, side) -> (N, channels, body, body), body = body_side(side).
+
+    At 32 a 3x3 convolution; beyond, it has stride 2, and there is one such for each halving, with `inner` channels
+    (as many as in the end, if none is given) before the last.
+    """
+    count = halvings(side)
+    widths = [3, *[inner or channels] * (count - 1), channels]
+    first, *others = (conv_bn_relu(c_in, c_out, 3, 2 if count else 1, bias=bias) for c_in, c_out in pairwise(widths))
+    return first.extend(others)
 
 
 def pool_linear(channels: int, num_classes: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 For 32x32 images: a 3x3 convolution of stride 1 replaces the 7x7 one of stride 2 and its max pool, so the
 four stages work at 32, 16, 8 and 4 pixels. The well-known CIFAR version, followed here, also normalises and
 activates after each convolution where the authors' code does so before. 34 236 634 parameters at 10 classes.
+Larger pictures: the first convolution has stride 2, and more such follow until the stages begin at 32 or less.
 """
 
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.blocks import conv_bn, conv_bn_relu, pool_linear
+from models.blocks import conv_bn, conv_bn_relu, pool_linear, stem
 
 
 class Stage(NamedTuple):
@@ -54,7 +55,7 @@ class DualPathBlock(nn.Module):
         return torch.relu_(torch.cat([x[:, :r] + y[:, :r], x[:, r:], y[:, r:]], dim=1))
 
 
-def dpn92(num_classes: int) -> nn.Sequential:
+def dpn92(num_classes: int, side: int = 32) -> nn.Sequential:
     blocks = []
     channels = 64
     for stage in STAGES:
@@ -64,7 +65,7 @@ def dpn92(num_classes: int) -> nn.Sequential:
             channels = stage.residual + (i + 2) * stage.dense
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 64, 3),
+            stem=stem(64, side),
             blocks=nn.Sequential(*blocks),
             head=pool_linear(channels, num_classes),
         )

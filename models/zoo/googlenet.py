@@ -4,6 +4,8 @@ For 32x32 images: one 3x3 convolution to 192 channels replaces everything before
 three groups of modules work at 32, 16 and 8 pixels. Batch normalisation follows every convolution, two 3x3
 convolutions replace each 5x5 (arXiv 1512.00567), and the auxiliary classifiers and the dropout are gone.
 6 166 250 parameters at 10 classes; the convolutions keep their biases.
+Larger pictures: a 3x3 convolution of stride 2 for each halving down to 32 or less; as in the paper 64 channels come
+before the 192, at whose width the early ones would cost as much as all modules.
 """
 
 from collections import OrderedDict
@@ -11,7 +13,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear, stem
 
 # Channels: 1x1 branch; 3x3 branch, reduced and out; "5x5" branch, reduced and out; pool branch. None: halve.
 STAGES = (
@@ -51,7 +53,7 @@ class Inception(nn.Module):
         return torch.cat([y1, self.branch3(y3), self.branch5(y5), self.branch_pool(x)], dim=1)
 
 
-def googlenet(num_classes: int) -> nn.Sequential:
+def googlenet(num_classes: int, side: int = 32) -> nn.Sequential:
     modules: list[nn.Module] = []
     channels = 192
     for widths in STAGES:
@@ -62,7 +64,7 @@ def googlenet(num_classes: int) -> nn.Sequential:
             channels = modules[-1].out_channels
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 192, 3, bias=True),
+            stem=stem(192, side, inner=64, bias=True),
             inception=nn.Sequential(*modules),
             head=pool_linear(channels, num_classes),
         )

@@ -3,13 +3,14 @@
 For 32x32 images: the first convolution has stride 1 in place of 2, so the last feature map is 2x2. The rest
 of the table is kept (the sizes in it show that its last stride, printed as 2, is 1).
 3 217 226 parameters at 10 classes.
+Larger pictures: the first convolution has stride 2, and more such follow until the table begins at 32 or less.
 """
 
 from collections import OrderedDict
 
 from torch import nn
 
-from models.blocks import conv_bn_relu, pool_linear
+from models.blocks import conv_bn_relu, pool_linear, stem
 
 # (channels, stride) of each depthwise separable convolution
 LAYERS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
@@ -21,7 +22,7 @@ def depthwise_separable(in_channels: int, channels: int, stride: int) -> nn.Sequ
     return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=conv_bn_relu(in_channels, channels, 1)))
 
 
-def mobilenet(num_classes: int) -> nn.Sequential:
+def mobilenet(num_classes: int, side: int = 32) -> nn.Sequential:
     layers = []
     in_channels = 32
     for channels, stride in LAYERS:
@@ -29,7 +30,7 @@ def mobilenet(num_classes: int) -> nn.Sequential:
         in_channels = channels
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 32, 3),
+            stem=stem(32, side),
             layers=nn.Sequential(*layers),
             head=pool_linear(in_channels, num_classes),
         )

@@ -2,6 +2,7 @@
 
 For 32x32 images: a 3x3 convolution of stride 1 replaces the 7x7 one of stride 2 and its max pool, so the
 four stages work at 32, 16, 8 and 4 pixels. 11 173 962 parameters at 10 classes.
+Larger pictures: it has stride 2, and more such convolutions follow until the stages begin at 32 or less.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.blocks import conv_bn, conv_bn_relu, pool_linear
+from models.blocks import conv_bn, conv_bn_relu, pool_linear, stem
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # (channels, stride of the first of the two blocks)
 
@@ -30,7 +31,7 @@ class BasicBlock(nn.Module):
         return torch.relu_(self.residual(x) + self.shortcut(x))
 
 
-def resnet18(num_classes: int) -> nn.Sequential:
+def resnet18(num_classes: int, side: int = 32) -> nn.Sequential:
     blocks = []
     in_channels = 64
     for channels, stride in STAGES:
@@ -38,7 +39,7 @@ def resnet18(num_classes: int) -> nn.Sequential:
         in_channels = channels
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 64, 3),
+            stem=stem(64, side),
             blocks=nn.Sequential(*blocks),
             head=pool_linear(in_channels, num_classes),
         )

@@ -4,6 +4,7 @@ ResNet18, He, Zhang, Ren and Sun, 2016, arXiv 1603.05027.
 For 32x32 images: a 3x3 convolution of stride 1 replaces the 7x7 one of stride 2 and its max pool. The
 well-known CIFAR version, followed here, normalises and activates after this first convolution and not once
 more before the final pooling, where the pre-activation paper would. 11 260 354 parameters at 10 classes.
+Larger pictures: that convolution has stride 2, and more such follow until the blocks begin at 32 or less.
 """
 
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.blocks import conv_bn_relu, pool_linear
+from models.blocks import pool_linear, stem
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # (channels, stride of the first of the two blocks)
 REDUCTION = 16  # of the channels, between squeeze and excitation
@@ -51,7 +52,7 @@ class PreActivationBlock(nn.Module):
         return torch.addcmul(shortcut, y, self.excitation(y))
 
 
-def senet18(num_classes: int) -> nn.Sequential:
+def senet18(num_classes: int, side: int = 32) -> nn.Sequential:
     blocks = []
     in_channels = 64
     for channels, stride in STAGES:
@@ -62,7 +63,7 @@ def senet18(num_classes: int) -> nn.Sequential:
         in_channels = channels
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 64, 3),
+            stem=stem(64, side),
             blocks=nn.Sequential(*blocks),
             head=pool_linear(in_channels, num_classes),
         )

@@ -9,6 +9,7 @@ stages work at 16, 8 and 4 pixels. As in the popular public version (kuangliu/py
 of a stride-2 unit is a quarter of what its own branch makes (176 of 200, 200 of 400, 400 of 800 channels;
 average pooling brings the rest). Against it and with the paper, no ReLU follows the depthwise convolution.
 That version does not run on Python 3, where its `/` makes channel counts floats, which nn.Conv2d refuses.
+Larger pictures: 3x3 convolutions of stride 2, as the paper's first one is, until the units see at most 32.
 
 887 582 parameters at 10 classes: 120 before the stages, 39 002 + 305 750 + 534 700 in them, 8 010 after.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.blocks import conv_bn, conv_bn_relu, pool_linear
+from models.blocks import conv_bn, conv_bn_relu, halvings, pool_linear, stem
 
 GROUPS = 2
 STAGES = ((200, 4), (400, 8), (800, 4))  # (channels, units); the first unit of each has stride 2
@@ -55,7 +56,7 @@ class ShuffleUnit(nn.Module):
         return torch.relu_(torch.cat([y, F.avg_pool2d(x, 3, 2, 1)], dim=1))
 
 
-def shufflenet_g2(num_classes: int) -> nn.Sequential:
+def shufflenet_g2(num_classes: int, side: int = 32) -> nn.Sequential:
     units = []
     in_channels = 24
     for channels, repeats in STAGES:
@@ -65,7 +66,7 @@ def shufflenet_g2(num_classes: int) -> nn.Sequential:
             in_channels = channels
     return nn.Sequential(
         OrderedDict(
-            stem=conv_bn_relu(3, 24, 1),
+            stem=stem(24, side) if halvings(side) else conv_bn_relu(3, 24, 1),
             units=nn.Sequential(*units),
             head=pool_linear(in_channels, num_classes),
         )
