@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import pool_linear
+from models.blocks import body_side, halvings, pool_linear
 from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn
 
 
@@ -40,19 +40,19 @@ MakeCell = Callable[[int, int, int, bool, bool], CellSkeleton]
 
 
 class StackedCells(nn.Module):
-    """Stem, cells, classifier: (N, in_channels, H, W) -> (N, n_classes) logits; in training with an auxiliary head a
-    pair of logits, the second those of the head.
+    """Stem, cells, classifier: (N, in_channels, S, S) -> (N, n_classes) logits; in training with an auxiliary head a
+    pair of logits, the second those of the head. S is `side`, of blocks.SIZES: the stem is that of `stems`.
 
     The cells number n_layers // 3 and 2 * n_layers // 3 reduce: half the size, double the channels.
     """
 
     def __init__(self, make_cell: MakeCell, in_channels: int, channels: int, n_classes: int, n_layers: int,
-                 stem_multiplier: int = 3, auxiliary: bool = False) -> None:
+                 stem_multiplier: int = 3, auxiliary: bool = False, side: int = 32) -> None:
         super().__init__()
-        c_pp = c_p = stem_multiplier * channels
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, c_p, 3, padding=1, bias=False), nn.BatchNorm2d(c_p))
+        self.stem, self.stem1 = stems(in_channels, channels, stem_multiplier, side)
+        c_pp = c_p = channels if halvings(side) else stem_multiplier * channels
         self.cells = nn.ModuleList()
-        reductions, reduction_p = {n_layers // 3, 2 * n_layers // 3}, False
+        reductions, reduction_p = {n_layers // 3, 2 * n_layers // 3}, self.stem1 is not None
         for layer in range(n_layers):
             reduction = layer in reductions
             channels *= 2 if reduction else 1
@@ -61,10 +61,11 @@ class StackedCells(nn.Module):
             c_pp, c_p, reduction_p = c_p, cell.channels_out, reduction
         self.head = pool_linear(c_p, n_classes)
         self.auxiliary_after = 2 * n_layers // 3
-        self.auxiliary = auxiliary_head(self.cells[self.auxiliary_after].channels_out, n_classes) if auxiliary else None
+        read = self.cells[self.auxiliary_after].channels_out
+        self.auxiliary = auxiliary_head(read, n_classes, body_side(side) // 4) if auxiliary else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        s0 = s1 = self.stem(x)
+        s0, s1 = self.first_states(x)
         auxiliary_logits = None
         for layer, cell in enumerate(self.cells):
             s1 = s1.relu_()  # once for both cells that read it
@@ -73,6 +74,11 @@ class StackedCells(nn.Module):
                 auxiliary_logits = self.auxiliary(s1)
         logits = self.head(s1)
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def first_states(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """s0 and s1 of the first cell; s0 is rectified, unless it is s1, which the cell's own turn will do."""
+        s0 = self.stem(x)
+        return (s0, s0) if self.stem1 is None else (s0.relu_(), self.stem1(s0))
 
     def drop_path_probability(self, p: float, rising: bool = False) -> None:
         """From now on each path but the identities is dropped with probability p, in training only; `rising`: p will be
@@ -83,10 +89,32 @@ class StackedCells(nn.Module):
                 module.set_probability(p, rising)
 
 
-def auxiliary_head(channels: int, n_classes: int) -> nn.Sequential:
-    """A second classifier two thirds up: (N, channels, 8, 8) -> (N, n_classes) logits."""
+def stems(
+    in_channels: int, channels: int, stem_multiplier: int, side: int
+) -> tuple[nn.Sequential, nn.Sequential | None]:
+    """What makes s0 of the pictures, and s1 of the rectified s0; None where the first cell reads one map twice.
+
+    For 32x32 the paper's form for CIFAR, of stem_multiplier * channels. Larger pictures are halved by convolutions of
+    stride 2 and have `channels` then; three halvings are the paper's form for ImageNet: s0 is twice as large as s1.
+    """
+    count = halvings(side)
+    if count == 0:
+        return nn.Sequential(*_conv_bn(in_channels, stem_multiplier * channels, 1)), None
+    if count == 1:
+        return nn.Sequential(*_conv_bn(in_channels, channels, 2)), None
+    half = channels - channels // 2
+    stem = nn.Sequential(*_conv_bn(in_channels, half, 2), nn.ReLU(inplace=True), *_conv_bn(half, channels, 2))
+    return stem, nn.Sequential(*_conv_bn(channels, channels, 2)) if count == 3 else None
+
+
+def _conv_bn(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
+
+
+def auxiliary_head(channels: int, n_classes: int, side: int = 8) -> nn.Sequential:
+    """A second classifier two thirds up: (N, channels, side, side), side 6, 7 or 8 -> (N, n_classes) logits."""
     return nn.Sequential(
-        nn.ReLU(), nn.AvgPool2d(5, 3),  # (N, channels, 2, 2)
+        nn.ReLU(), nn.AvgPool2d(5, side - 5),  # (N, channels, 2, 2)
         nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True),
         nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU(inplace=True),  # (N, 768, 1, 1)
         nn.Flatten(), nn.Linear(768, n_classes))

@@ -33,18 +33,19 @@ def _node(pair: Pair, channels: int, reduction: bool, affine: bool) -> Sum:
 
 
 class DartsNetwork(StackedCells):
-    """(N, in_channels, H, W) -> (N, n_classes) logits; with an auxiliary head, in training, those of both classifiers.
+    """(N, in_channels, S, S) -> (N, n_classes) logits, S = side; with an auxiliary head, in training, those of both
+    classifiers.
 
-    The published networks have 36 channels and 20 layers. `affine=False` is for comparisons with the search space,
-    whose batch norms have no weights.
+    The published networks have 36 channels and 20 layers; for ImageNet, at side 224, 48 and 14. `affine=False` is for
+    comparisons with the search space, whose batch norms have no weights.
     """
 
     def __init__(self, genotype: Genotype, in_channels: int, channels: int, n_classes: int, n_layers: int,
-                 stem_multiplier: int = 3, auxiliary: bool = False, affine: bool = True) -> None:
+                 stem_multiplier: int = 3, auxiliary: bool = False, affine: bool = True, side: int = 32) -> None:
         def make_cell(c_pp: int, c_p: int, c: int, reduction_p: bool, reduction: bool) -> CellSkeleton:
             pairs = genotype.reduction if reduction else genotype.normal
             nodes = [_node(pair, c, reduction, affine) for pair in pairs]
             return CellSkeleton(c_pp, c_p, c, reduction_p, nodes, affine)
 
-        super().__init__(make_cell, in_channels, channels, n_classes, n_layers, stem_multiplier, auxiliary)
+        super().__init__(make_cell, in_channels, channels, n_classes, n_layers, stem_multiplier, auxiliary, side)
         self.genotype = genotype

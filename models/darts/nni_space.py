@@ -79,7 +79,7 @@ class DartsCell(CellSkeleton):
 
 
 class DartsStackedCells(ModelSpace, StackedCells):
-    """(N, in_channels, H, W) -> (N, n_classes) logits.
+    """(N, in_channels, S, S) -> (N, n_classes) logits, S = side.
 
     A frozen sample is DartsNetwork(genotype, ..., affine=False) with the stem multiplier of the space: the same
     state_dict, so as many weights. The network to train from scratch has weights in its batch norms and none after
@@ -87,18 +87,19 @@ class DartsStackedCells(ModelSpace, StackedCells):
     """
 
     def __init__(self, in_channels: int, channels: int, n_classes: int, n_layers: int, n_nodes: int = 4,
-                 stem_multiplier: int = 2) -> None:
+                 stem_multiplier: int = 2, side: int = 32) -> None:
         def make_cell(*arguments: Any) -> DartsCell:
             return DartsCell(n_nodes, *arguments)
 
         self.arguments = (in_channels, channels, n_classes, n_layers, stem_multiplier)
-        StackedCells.__init__(self, make_cell, *self.arguments)
+        self.side = side
+        StackedCells.__init__(self, make_cell, *self.arguments, side=side)
 
     def freeze(self, sample: Mapping[str, Any]) -> StackedCells:
         """The network of `sample`, which shares its weights with the space."""
         self.validate(sample)
         cells = iter([cell.freeze(sample) for cell in self.cells])
         with torch.device("meta"):  # its own weights are replaced at once
-            network = StackedCells(lambda *_: next(cells), *self.arguments)
-        network.stem, network.head = self.stem, self.head
+            network = StackedCells(lambda *_: next(cells), *self.arguments, side=self.side)
+        network.stem, network.stem1, network.head = self.stem, self.stem1, self.head
         return network

@@ -122,7 +122,7 @@ def passing(x: Tensor, like: Tensor) -> Tensor:
 
 
 class Supernet(StackedCells):
-    """(N, in_channels, H, W) -> (N, n_classes) logits.
+    """(N, in_channels, S, S) -> (N, n_classes) logits, S = side.
 
     alpha_normal, alpha_reduction: (14, O), edges of genotype.EDGES x OPERATIONS, shared by all cells of a kind;
     beta_normal, beta_reduction: (14,), with partial channels. `alphas()` gives these, `weights()` all other parameters.
@@ -131,12 +131,13 @@ class Supernet(StackedCells):
     """
 
     def __init__(self, in_channels: int, channels: int, n_classes: int, n_layers: int, stem_multiplier: int = 3,
-                 partial_channels: int = 1, form: str = "fused", recompute: bool = False) -> None:
+                 partial_channels: int = 1, form: str = "fused", recompute: bool = False,
+                 side: int = 32) -> None:
         if lacking := cannot(form):
             raise ValueError(f"form = {form!r}: cannot compute {', '.join(lacking)}; allowed: plain")
         super().__init__(
             lambda *args: SupernetCell(*args, partial_channels), in_channels, channels, n_classes, n_layers,
-            stem_multiplier)
+            stem_multiplier, side=side)
         self.form, self.recompute = form, recompute
         self.partial_channels = partial_channels
         for kind in ("normal", "reduction"):
@@ -157,7 +158,7 @@ class Supernet(StackedCells):
 
     def forward(self, x: Tensor) -> Tensor:
         shares = {kind: self._shares(kind) for kind in ("normal", "reduction")}
-        s0 = s1 = self.stem(x)
+        s0, s1 = self.first_states(x)
         for cell in self.cells:
             s1 = s1.relu_()  # once for both cells that read it
             args = (s0, s1, *shares["reduction" if cell.reduction else "normal"], self.form)
