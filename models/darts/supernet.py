@@ -131,8 +131,7 @@ class Supernet(StackedCells):
     """
 
     def __init__(self, in_channels: int, channels: int, n_classes: int, n_layers: int, stem_multiplier: int = 3,
-                 partial_channels: int = 1, form: str = "fused", recompute: bool = False,
-                 side: int = 32) -> None:
+                 partial_channels: int = 1, form: str = "fused", recompute: bool = False, side: int = 32) -> None:
         if lacking := cannot(form):
             raise ValueError(f"form = {form!r}: cannot compute {', '.join(lacking)}; allowed: plain")
         super().__init__(

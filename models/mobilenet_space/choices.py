@@ -5,29 +5,35 @@ The list of them in words is in space.py.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from models.blocks import conv_bn, conv_bn_relu
+from models.blocks import body_side, conv_bn, conv_bn_relu
 from models.zoo.mobilenet import LAYERS
 from models.zoo.senet import REDUCTION, squeeze_excitation
 
-STEM, SIDE = 32, 32  # channels of the first feature map, and its size: that of the images
+STEM, SIDE = 32, 32  # channels of the first feature map; the side of images if none is given
 SKIP_REACH = 3  # earlier feature maps that a skip may come from
 SKIP_BLOCKS = (3, 5, 7, 9, 11)
 
 
 class Block(NamedTuple):
-    """One of the 13 places for an operation; `number` from 1, `size` of its input (N, c_in, size, size)."""
+    """One of the 13 places for an operation; `number` from 1, `size` of its input (N, c_in, size, size), `side` of the
+    images."""
 
     number: int
     c_in: int
     c_out: int
     stride: int
     size: int
+    side: int = SIDE
+
+    @property
+    def size_out(self) -> int:
+        return -(-self.size // self.stride)  # a convolution of stride 2 makes 4 of 7
 
     @property
     def same_shape(self) -> bool:
@@ -42,15 +48,17 @@ class Block(NamedTuple):
         return f"block{self.number:02d}_skip"
 
 
-def _blocks() -> tuple[Block, ...]:
-    blocks, channels, size = [], STEM, SIDE
+@cache
+def blocks_of(side: int) -> tuple[Block, ...]:
+    """The blocks for images of this side; ValueError if no network is built for them."""
+    blocks, channels, size = [], STEM, body_side(side)
     for number, (c_out, stride) in enumerate(LAYERS, 1):
-        blocks.append(Block(number, channels, c_out, stride, size))
-        channels, size = c_out, size // stride
+        blocks.append(Block(number, channels, c_out, stride, size, side))
+        channels, size = c_out, blocks[-1].size_out
     return tuple(blocks)
 
 
-BLOCKS = _blocks()
+BLOCKS = blocks_of(SIDE)
 
 
 # ---- operations, each a module and its cost
@@ -108,14 +116,14 @@ def conv_bn_cost(c_in: int, c_out: int, kernel: int, size: int) -> Cost:
 
 
 def _separable_cost(block: Block, kernel: int, excite: bool = False, residual: bool = False) -> Cost:
-    size, inner = block.size // block.stride, block.c_in // REDUCTION
+    size, inner = block.size_out, block.c_in // REDUCTION
     squeeze = 2 * block.c_in * inner
     return total([conv_bn_cost(1, block.c_in, kernel, size), conv_bn_cost(block.c_in, block.c_out, 1, size),
                   Cost(squeeze + inner + block.c_in, squeeze) if excite else Cost(0, 0)])
 
 
 def _inverted_cost(block: Block, expansion: float) -> Cost:
-    inner, size = int(block.c_in * expansion), block.size // block.stride
+    inner, size = int(block.c_in * expansion), block.size_out
     return total([conv_bn_cost(block.c_in, inner, 1, block.size), conv_bn_cost(1, inner, 3, size),
                   conv_bn_cost(inner, block.c_out, 1, size)])
 
@@ -168,18 +176,19 @@ class Skip(nn.Module):
 
     def __init__(self, block: Block, source: int) -> None:
         super().__init__()
-        channels, size = _map_shape(source)
+        channels, size = _map_shape(block, source)
+        factor = -(-size // block.size)  # 2 from 7 to 4: the last pixel stays alone
         self.source = source
-        self.pool = nn.AvgPool2d(size // block.size) if size > block.size else nn.Identity()
+        self.pool = nn.AvgPool2d(factor, ceil_mode=True) if factor > 1 else nn.Identity()
         self.merge = conv_bn_relu(block.c_in + channels, block.c_in, 1)
 
     def forward(self, x: Tensor, maps: list[Tensor]) -> Tensor:
         return self.merge(torch.cat([x, self.pool(maps[self.source])], 1))
 
 
-def _map_shape(source: int) -> tuple[int, int]:
-    """(channels, size) of the feature map after the stem (0) or after a block."""
-    following = BLOCKS[source]
+def _map_shape(block: Block, source: int) -> tuple[int, int]:
+    """(channels, size) of the feature map after the stem (0) or after a block, of the network that `block` is in."""
+    following = blocks_of(block.side)[source]
     return following.c_in, following.size
 
 
@@ -198,4 +207,4 @@ def build_skip(block: Block, source: int | None) -> nn.Module:
 def skip_cost(block: Block, source: int | None) -> Cost:
     if source is None:
         return Cost(0, 0)
-    return conv_bn_cost(block.c_in + _map_shape(source)[0], block.c_in, 1, block.size)
+    return conv_bn_cost(block.c_in + _map_shape(block, source)[0], block.c_in, 1, block.size)

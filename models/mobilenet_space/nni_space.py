@@ -9,7 +9,7 @@ from typing import Any
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Block, NoSkip, build_skip, operations, skips
+from models.mobilenet_space.choices import OPERATIONS, SIDE, Block, NoSkip, blocks_of, build_skip, operations, skips
 from models.mobilenet_space.space import SampledMobileNet, check_sample, ends
 
 
@@ -36,9 +36,10 @@ class SkipChoice(MutableModule):
 class MobileNetSpace(ModelSpace, SampledMobileNet):
     """All operations and skips of all blocks; `freeze(nni_sample(sample))` is the network of build(sample)."""
 
-    def __init__(self, num_classes: int) -> None:
-        SampledMobileNet.__init__(self, skips=map(_skip_choice, BLOCKS), layers=map(_layer_choice, BLOCKS),
-                                  **ends(num_classes))
+    def __init__(self, num_classes: int, side: int = SIDE) -> None:
+        blocks = blocks_of(side)
+        SampledMobileNet.__init__(self, skips=map(_skip_choice, blocks), layers=map(_layer_choice, blocks),
+                                  **ends(num_classes, side))
 
     def freeze(self, sample: Mapping[str, Any]) -> SampledMobileNet:
         """The network of `sample`, which shares its weights with the space."""
@@ -61,5 +62,5 @@ def _skip_choice(block: Block) -> nn.Module:
 def nni_sample(sample: Mapping[str, str]) -> dict[str, str | list[int]]:
     """`sample` as NNI wants it: an InputChoice takes a list of indices."""
     check_sample(sample)
-    indices = {block.skip_label: list(skips(block)) for block in BLOCKS}
+    indices = {block.skip_label: list(skips(block)) for block in blocks_of(SIDE)}
     return {label: [indices[label].index(value)] if label in indices else value for label, value in sample.items()}

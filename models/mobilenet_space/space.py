@@ -1,8 +1,9 @@
 """The search space of stage 2: MobileNet's 13 blocks, each with a choice of operation, five also with one of a skip.
 
 A sample is a dict of label -> choice, such as {"block01_op": "dw3", ..., "block03_op": "ir2_dw3", "block03_skip":
-"stem", ...}; BASELINE is plain MobileNet. `build(sample, num_classes)` makes the network of a sample, with nothing in
-it that the sample does not use; `count_parameters` and `count_macs` know its cost without building it.
+"stem", ...}; BASELINE is plain MobileNet. `build(sample, num_classes, side)` makes the network of a sample, with
+nothing in it that the sample does not use; `count_parameters` and `count_macs` know its cost without building it.
+A side beyond 32, of blocks.SIZES, changes nothing but the stem, by 0.02 million parameters at most.
 
 Size: 8 operations in the 8 blocks that keep stride and channels, 6 in the other 5; skips 3 * 4**4. Together
 6**5 * 8**8 * 768 = 100 192 997 081 088 networks of 0.28 to 13.6 million parameters at 10 classes, where
@@ -31,7 +32,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.blocks import conv_bn_relu, pool_linear
+from models.blocks import halvings, pool_linear, stem
 from models.mobilenet_space.choices import (
     BLOCKS,
     OPERATIONS,
@@ -39,6 +40,7 @@ from models.mobilenet_space.choices import (
     STEM,
     Cost,
     NoSkip,
+    blocks_of,
     build_skip,
     conv_bn_cost,
     operations,
@@ -68,28 +70,29 @@ class SampledMobileNet(nn.Module):
         return self.head(x)
 
 
-def ends(num_classes: int) -> dict[str, nn.Module]:
+def ends(num_classes: int, side: int = SIDE) -> dict[str, nn.Module]:
     """What surrounds the blocks."""
-    return {"stem": conv_bn_relu(3, STEM, 3), "head": pool_linear(BLOCKS[-1].c_out, num_classes)}
+    return {"stem": stem(STEM, side), "head": pool_linear(BLOCKS[-1].c_out, num_classes)}
 
 
-def build(sample: Mapping[str, str], num_classes: int) -> SampledMobileNet:
-    """The network of `sample`; ValueError if it is none of the space."""
+def build(sample: Mapping[str, str], num_classes: int, side: int = SIDE) -> SampledMobileNet:
+    """The network of `sample` for images (N, 3, side, side); ValueError if it is none of the space."""
     check_sample(sample)
+    blocks = blocks_of(side)
     return SampledMobileNet(
         skips=[build_skip(block, skips(block)[sample[block.skip_label]]) if skips(block) else NoSkip()
-               for block in BLOCKS],
-        layers=[OPERATIONS[sample[block.op_label]].build(block) for block in BLOCKS], **ends(num_classes))
+               for block in blocks],
+        layers=[OPERATIONS[sample[block.op_label]].build(block) for block in blocks], **ends(num_classes, side))
 
 
 # ---- the space
 
 
 @cache
-def _costs() -> dict[str, dict[str, Cost]]:
+def _costs(side: int = SIDE) -> dict[str, dict[str, Cost]]:
     """label -> choice -> its cost; the labels in the order of the blocks, which is that of the alphabet."""
     found = {}
-    for block in BLOCKS:
+    for block in blocks_of(side):
         found[block.op_label] = {name: OPERATIONS[name].cost(block) for name in operations(block)}
         if skips(block):
             found[block.skip_label] = {name: skip_cost(block, source) for name, source in skips(block).items()}
@@ -129,31 +132,34 @@ def check_sample(sample: Any) -> None:
 # ---- its cost
 
 
-def _ends_cost(num_classes: int) -> Cost:
+def _ends_cost(num_classes: int, side: int) -> Cost:
     linear = BLOCKS[-1].c_out * num_classes
-    return total([conv_bn_cost(3, STEM, 3, SIDE), Cost(linear + num_classes, linear)])
+    sizes = [side >> number + 1 for number in range(halvings(side))] or [side]  # of the maps in the stem
+    maps = [conv_bn_cost(STEM if number else 3, STEM, 3, size) for number, size in enumerate(sizes)]
+    return total([*maps, Cost(linear + num_classes, linear)])
 
 
-def cost(sample: Mapping[str, str], num_classes: int = 10) -> Cost:
+def cost(sample: Mapping[str, str], num_classes: int = 10, side: int = SIDE) -> Cost:
     check_sample(sample)
-    return total([_ends_cost(num_classes), *(costs[sample[label]] for label, costs in _costs().items())])
+    return total([_ends_cost(num_classes, side), *(costs[sample[label]] for label, costs in _costs(side).items())])
 
 
-def count_parameters(sample: Mapping[str, str], num_classes: int = 10) -> int:
-    return cost(sample, num_classes).parameters
+def count_parameters(sample: Mapping[str, str], num_classes: int = 10, side: int = SIDE) -> int:
+    return cost(sample, num_classes, side).parameters
 
 
-def count_macs(sample: Mapping[str, str], num_classes: int = 10) -> int:
-    """Multiply-adds for one image of 32x32."""
-    return cost(sample, num_classes).macs
+def count_macs(sample: Mapping[str, str], num_classes: int = 10, side: int = SIDE) -> int:
+    """Multiply-adds for one image of side x side."""
+    return cost(sample, num_classes, side).macs
 
 
-def smallest(num_classes: int = 10) -> Cost:
+def smallest(num_classes: int = 10, side: int = SIDE) -> Cost:
     """The fewest parameters, and the fewest multiply-adds, that any network of the space has."""
-    least = [Cost(*map(min, zip(*costs.values(), strict=True))) for costs in _costs().values()]
-    return total([_ends_cost(num_classes), *least])
+    least = [Cost(*map(min, zip(*costs.values(), strict=True))) for costs in _costs(side).values()]
+    return total([_ends_cost(num_classes, side), *least])
 
 
 def no_larger_than_mobilenet(sample: Mapping[str, str]) -> bool:
-    """The tuner's limit in config_classic_nas.yml: at most as many parameters as plain MobileNet has."""
+    """The tuner's limit in config_classic_nas.yml: at most as many parameters as plain MobileNet has. What holds for
+    images of one size holds for all: the stem is everybody's, and blocks have the same parameters at every size."""
     return count_parameters(sample) <= count_parameters(BASELINE)
