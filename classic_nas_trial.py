@@ -54,11 +54,12 @@ def run(argv: list[str] | None, tuner: dict) -> None:
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
 
     path = trial.run_path(config, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
-    price = cost(sample, len(pictures.classes))
-    if reason := over_limit(price, config, len(pictures.classes)):
+    size = len(pictures.classes), pictures.side
+    price = cost(sample, *size)
+    if reason := over_limit(price, config, *size):
         return refuse(reason, price, sample, path)
     set_seed(config.seed)
-    model = build(sample, len(pictures.classes)).to(device)
+    model = build(sample, *size).to(device)
 
     test = final_batches(pictures, loaders.train.normalization, config.batch_size) if config.test else None
     trial.train(model, loaders, pictures, config, path, "classic_nas", tuner,
@@ -136,12 +137,13 @@ def from_file(file: str) -> dict[str, str]:
     return sample
 
 
-def over_limit(price: "Cost", config: ClassicNasConfig, num_classes: int) -> str | None:
+def over_limit(price: "Cost", config: ClassicNasConfig, num_classes: int, side: int) -> str | None:
     """Which limit the network breaks; ValueError if every network of the space breaks it."""
     from models.mobilenet_space.space import smallest
 
-    limits = (("max_params", price.parameters, smallest(num_classes).parameters, "parameters"),
-              ("max_macs", price.macs, smallest(num_classes).macs, "multiply-adds"))
+    smallest_one = smallest(num_classes, side)
+    limits = (("max_params", price.parameters, smallest_one.parameters, "parameters"),
+              ("max_macs", price.macs, smallest_one.macs, "multiply-adds"))
     for key, has, least, unit in limits:
         limit = getattr(config, key)
         if limit and least > limit:

@@ -33,7 +33,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
 
     set_seed(config.seed)
-    model = build_model(config.model, len(pictures.classes)).to(device)
+    model = build_model(config.model, len(pictures.classes), pictures.side).to(device)
 
     path = trial.run_path(config, "hpo", f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     trial.train(model, loaders, pictures, config, path, "hpo", tuner,

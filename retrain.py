@@ -68,7 +68,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
         raise ValueError(f"batch_size = {config.batch_size}: more than the {len(loaders.train.index)} training images")
 
     set_seed(config.seed)
-    model, network = build(config, genotype, len(pictures.classes))
+    model, network = build(config, genotype, len(pictures.classes), pictures.side)
 
     path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
@@ -120,18 +120,19 @@ def target(config: RetrainConfig) -> tuple[str, "Genotype | None"]:
     return genotype_name(config.genotype).replace(":", "-"), load_genotype(config.genotype)
 
 
-def build(config: RetrainConfig, genotype: "Genotype | None", classes: int) -> tuple["nn.Module", dict[str, Any]]:
+def build(config: RetrainConfig, genotype: "Genotype | None", classes: int,
+          side: int) -> tuple["nn.Module", dict[str, Any]]:
     """The network, and its description for model.pt."""
-    from artifacts.model_file import build_network
+    from models import build_model
     from models.darts.network import DartsNetwork
 
     if genotype is None:
         network = {"family": "zoo", "name": config.model}
-        return build_network(network, classes), network
+        return build_model(config.model, classes, side), network
     network = {"family": "darts", "genotype": genotype.to_json(), "channels": config.channels, "layers": config.layers,
                "stem_multiplier": STEM_MULTIPLIER}
     return DartsNetwork(genotype, 3, config.channels, classes, config.layers, STEM_MULTIPLIER,
-                        auxiliary=config.auxiliary > 0), network
+                        auxiliary=config.auxiliary > 0, side=side), network
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from files import atomic_write
 from models import build_model
 from models.darts.genotype import Genotype
 from models.darts.network import DartsNetwork
+from pictures import SIDE
 from pictures.augmentation import Normalization
 
 FORMAT = 1
@@ -37,19 +38,21 @@ def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
     """The network that a description names, untrained and without auxiliary head; the description is one of
 
     {"family": "zoo", "name": "resnet18"}, {"family": "classic_nas", "architecture": {label: choice}},
-    {"family": "darts", "genotype": {...}, "channels": 36, "layers": 20, "stem_multiplier": 3}.
+    {"family": "darts", "genotype": {...}, "channels": 36, "layers": 20, "stem_multiplier": 3},
+
+    each with "side", if its pictures are not of 32x32 pixels.
     """
-    family = network.get("family")
+    family, side = network.get("family"), network.get("side", SIDE)
     if family == "zoo":
-        return build_model(network["name"], num_classes)
+        return build_model(network["name"], num_classes, side)
     if family == "classic_nas":
         from models.mobilenet_space.space import build, check_sample
 
         check_sample(network["architecture"])
-        return build(network["architecture"], num_classes)
+        return build(network["architecture"], num_classes, side)
     if family == "darts":
         return DartsNetwork(Genotype.from_json(network["genotype"]), 3, network["channels"], num_classes,
-                            network["layers"], network["stem_multiplier"])
+                            network["layers"], network["stem_multiplier"], side=side)
     raise ValueError(f"family = {family!r}: must be one of zoo, classic_nas, darts")
 
 
@@ -77,7 +80,7 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
     try:
         model = build_network(content["network"], len(content["classes"]))
         model.load_state_dict(content["weights"])
-        normalization = Normalization(content["mean"], content["std"])
+        normalization = Normalization(content["mean"], content["std"], content["network"].get("side", SIDE))
         found = TrainedModel(model.to(device, memory_format=torch.channels_last).eval(), content["network"],
                              normalization, tuple(content["classes"]), content["facts"])
     except KeyError as error:

@@ -40,6 +40,11 @@ class Pictures:
     test_images: np.ndarray
     test_labels: np.ndarray
 
+    @property
+    def side(self) -> int:
+        """S, of the images, in pixels."""
+        return self.train_images.shape[1]
+
 
 # ---- from a data set to the packed cache
 
@@ -106,7 +111,7 @@ def _moments(images: np.ndarray) -> np.ndarray:
     """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
     moments = np.empty((len(images), 2, 3), np.int64)
     for start in range(0, len(images), 1000):  # in pieces, to keep memory flat
-        piece = images[start : start + 1000, :, :, :3].reshape(-1, SIDE * SIDE, 3).astype(np.int64)
+        piece = images[start : start + 1000, :, :, :3].reshape(-1, images.shape[1] ** 2, 3).astype(np.int64)
         moments[start : start + 1000, 0], moments[start : start + 1000, 1] = piece.sum(1), (piece**2).sum(1)
     return moments
 
@@ -205,9 +210,10 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
         train, val = split(pictures.train_labels, train_size, val_size, seed)
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
-    normalization = Normalization.of(pictures.train_moments[train], device)
+    normalization = Normalization.of(pictures.train_moments[train], device, pictures.side)
     mirrored = flip == "on" or (flip == "auto" and mirrored_in(pictures.name))
-    augmentation = Augmentation(crop_padding, mirrored, cutout, augment)
+    crop_padding, cutout = (round(pixels_of_32 * pictures.side / SIDE) for pixels_of_32 in (crop_padding, cutout))
+    augmentation = Augmentation(crop_padding, mirrored, cutout, augment, pictures.side)
     return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
                    None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, PLAIN)))
 

@@ -75,7 +75,8 @@ class Search:
         set_seed(config.seed)
         self.execution = of_search(config, device, distributed.size())
         self.model = Supernet(3, config.channels, len(pictures.classes), config.layers, form=self.execution.form,
-                              partial_channels=config.partial_channels, recompute=config.recompute)
+                              partial_channels=config.partial_channels, recompute=config.recompute,
+                              side=pictures.side)
         self.model.to(device, memory_format=torch.channels_last)
         self.weights = torch.optim.SGD(self.model.weights(), config.lr, config.momentum,
                                        weight_decay=config.weight_decay)
@@ -246,7 +247,8 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
         crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed,
         share=distributed.share(config.batch_size))
     set_seed(config.seed)
-    model = DartsNetwork(found.genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers)
+    model = DartsNetwork(found.genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers,
+                         side=pictures.side)
     model = distributed.synchronized(model.to(device))
     computes = {**identity(config), "data_checksum": pictures.checksum, "genotype": found.genotype.to_json()}
     checkpoint = path / "choice.pt"

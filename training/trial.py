@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import TrainingConfig, identity
+from pictures import SIDE
 
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     import torch
@@ -111,7 +112,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
             **_outcome(model, result, loaders, pictures), "stage": stage, "execution": execution._asdict(), **facts,
             **({"architecture": architecture} if architecture else {}), **({"test": tested} if tested else {})}
         if not result.diverged:
-            save_model(path / "model.pt", model, network, loaders.train.normalization, pictures.classes,
+            described = network if pictures.side == SIDE else {**network, "side": pictures.side}
+            save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes,
                        {**outcome, "config": asdict(config), "commit": folder.commit})
         folder.finish(outcome, device)
         ran = {**asdict(config), **architecture}
