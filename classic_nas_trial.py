@@ -48,7 +48,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     name, sample = architecture(config, tuner)
     device = pick_device(config.device)
 
-    pictures = load(config.data, config.data_dir)
+    pictures = load(**config.data_set)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)

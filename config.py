@@ -32,13 +32,29 @@ def check(config: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class DataConfig:
+    """Which pictures, and what to do about some of them."""
+
+    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), a folder with a folder for each class, or "
+                        "with train/ and test/ (and val/) of such, or a CSV or TSV file of path and label")
+    data_dir: str = setting(".data", "folder of downloads and of the packed cache")
+    test_share: float = setting(0.2, "of each class, set aside as the test set where none is given", above=0, below=1)
+    skip_broken: bool = setting(False, "go on without the pictures that cannot be read")
+    drop_duplicates: bool = setting(False, "leave out pictures that equal another one, in the training data first")
+
+    @property
+    def data_set(self) -> dict[str, Any]:
+        """The arguments of pictures.dataset.load."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(DataConfig)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(DataConfig):
     """What every script that trains one network has in common."""
 
-    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder with train/ and test/")
-    data_dir: str = setting(".data", "folder of downloads and of the packed cache")
     train_size: int = setting(0, "training images, a stratified subset; 0: all that validation leaves", minimum=0)
-    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it", minimum=0)
+    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it, or all of val/",
+                            minimum=0)
     crop_padding: int = setting(4, "random crop: pixels of padding on each side; 0: off", minimum=0, maximum=16)
     flip: str = setting("auto", "random horizontal flip; auto: on, but off for digits", choices=("auto", "on", "off"))
     cutout: int = setting(8, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
@@ -200,9 +216,10 @@ class ReportConfig:
 
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
-NOT_COMPUTED = frozenset({"data", "data_dir", "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute",
-                          "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
+NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "device", "runs_dir",
+                          "name", "resume", "arch", "baseline", "max_params", "max_macs", "hpo_best", "test",
+                          "write_search_space", "form", "fused", "graph", "recompute", "seeds", "genotype", "recipe",
+                          "preset", "checkpoint_minutes", "format"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

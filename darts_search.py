@@ -51,7 +51,7 @@ def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
 
     config = settings(command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
 
-    pictures = load(config.data, config.data_dir)
+    pictures = load(**config.data_set)
 
     path = trial.run_path(config, "darts_search", default_name(config))
     advice = "" if config.recompute else ", and so does --recompute"
@@ -93,6 +93,7 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
 
     folder = RunFolder(path, one) if rank() == 0 else None
     if folder:
+        print(pictures.summary(trial.val_images(searching.halves)))
         print(searching.execution, flush=True)
     found = searching.run(checkpoint, lambda record: keep(record, folder))
     if folder:
@@ -150,10 +151,11 @@ def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictur
 
 def next_command(path: Path, config: DartsSearchConfig) -> str:
     """What trains the network that was found, ready to be copied."""
-    places = {key: getattr(config, key) for key in ("data", "data_dir", "runs_dir")
-              if getattr(config, key) != getattr(DartsSearchConfig, key)}
-    words = ["python", "retrain.py", "--genotype", str(path / "genotype.json"),
-             *(word for key, value in places.items() for word in (f"--{key.replace('_', '-')}", value))]
+    places = {key: value for key, value in {**config.data_set, "runs_dir": config.runs_dir}.items()
+              if value != getattr(DartsSearchConfig, key)}
+    words = ["python", "retrain.py", "--genotype", str(path / "genotype.json")]
+    for key, value in places.items():
+        words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)
 
 
@@ -187,7 +189,8 @@ def result(found: "Searched", pictures: "Pictures", chosen: bool) -> dict[str, A
         "stage": "darts_search", **score(found, chosen),
         "genotype": found.genotype.to_json(), "search_seconds": sum(record["seconds"] for record in found.history),
         "last": {key: value for key, value in found.history[-1].items() if key not in ("genotype", "strengths")},
-        "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes)}}
+        "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
+                 **pictures.counts}}
 
 
 if __name__ == "__main__":

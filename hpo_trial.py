@@ -27,7 +27,7 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
     device = pick_device(config.device)
 
-    pictures = load(config.data, config.data_dir)
+    pictures = load(**config.data_set)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)

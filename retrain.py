@@ -59,7 +59,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     if size() > 1 and trial.under_nni():
         raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")
     name, genotype = target(config)
-    pictures = load(config.data, config.data_dir)
+    pictures = load(**config.data_set)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,

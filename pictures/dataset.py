@@ -1,137 +1,68 @@
-"""The packed cache of a data set, and batches of it.
+"""A data set: opened from its packed cache, and batches of it.
 
 A data set is decoded once into a memory-mapped cache and from then on is a tensor that lives where the model is.
 """
 
-import hashlib
+import dataclasses
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from files import read_json, write_json
-from pictures import SIDE, folders
+from pictures import SIDE
 from pictures.augmentation import Augmentation, Draws, Normalization, words
-from pictures.known import DATASETS, Split, mirrored_in
-from pictures.split import everything, split
+from pictures.cache import Pictures, Read, open_cache, pack
+from pictures.known import DATASETS, mirrored_in
+from pictures.own import listed, place_name, read
+from pictures.split import parts
 
 PLAIN = 256  # images a batch at most, where none is augmented
-FORMAT = 2  # of the cache; another number makes old caches be rebuilt
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """A packed data set. `*_images` (N, 32, 32, 4) uint8, `*_labels` (N,) int64, both memory maps."""
-
-    name: str
-    checksum: str  # sha256 of all pixels and labels
-    classes: tuple[str, ...]
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    train_moments: np.ndarray  # (N, 2, 3) int64: each image's sum and sum of squares of a channel
-    test_images: np.ndarray
-    test_labels: np.ndarray
-
-    @property
-    def side(self) -> int:
-        """S, of the images, in pixels."""
-        return self.train_images.shape[1]
-
 
 # ---- from a data set to the packed cache
 
 
-def load(data: str, data_dir: str | os.PathLike) -> Pictures:
-    """Open data set `data` (cifar10, digits or a folder), packing it first if there is no whole cache of it.
+def load(data: str, data_dir: str | os.PathLike, test_share: float = 0.2, skip_broken: bool = False,
+         drop_duplicates: bool = False) -> Pictures:
+    """Open data set `data` (cifar10, digits, a folder or a table), packing it first if there is no whole cache of it.
 
     Safe when several processes start at once: one packs, the others wait. Raises ValueError with one line that
-    names the file or folder at fault, OSError if `data_dir` cannot be written or the download fails.
+    names the files or folders at fault, OSError if `data_dir` cannot be written or the download fails. The settings
+    are those of DataConfig.
     """
-    source, key = _source(data, Path(data_dir))
-    cache = Path(data_dir) / "cache" / key
-    pictures = _open_cache(cache)
+    source = _source(data, Path(data_dir), test_share, skip_broken)
+    cache = Path(data_dir) / "cache" / (source.key + ("-no-duplicates" if drop_duplicates else ""))
+    pictures = open_cache(cache, data)
     if pictures is None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{cache}.lock"):
-            pictures = _open_cache(cache)  # another process may have packed it while we waited
+            pictures = open_cache(cache, data)  # another process may have packed it while we waited
             if pictures is None:
-                _pack(cache, data, *source())
-                pictures = _open_cache(cache)
+                pack(cache, source.read(), drop_duplicates)
+                pictures = open_cache(cache, data)
                 assert pictures is not None, cache
-    return pictures
+    return dataclasses.replace(pictures, counts={**source.counts, **pictures.counts}, notes=source.notes)
 
 
-def _source(data: str, data_dir: Path) -> tuple[Callable[[], tuple[list[str], Split, Split]], str]:
-    """What reads data set `data`, class names, training and test data, and the name of its cache."""
+class _Source(NamedTuple):
+    key: str  # the name of its cache
+    read: Callable[[], Read]
+    counts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool) -> _Source:
+    """What is known of a data set before it is read."""
     if data in DATASETS:
-        return lambda: DATASETS[data].read(data_dir), data
-    root = Path(data)
-    if not root.is_dir():
-        raise ValueError(f"data = {data!r}: no such folder; allowed: {', '.join(DATASETS)}, a folder with train/ and "
-                         "test/")
-    files = folders.listing(root)
-    return lambda: folders.read(root, files), f"{root.resolve().name}-{folders.fingerprint(root, files)}"
-
-
-_ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
-
-
-def _pack(cache: Path, name: str, classes: list[str], train: Split, test: Split) -> None:
-    """Write the cache as a folder that appears whole, under its final name, or not at all."""
-    work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
-    try:
-        checksum = hashlib.sha256()
-        for array in (*train, *test):
-            checksum.update(np.ascontiguousarray(array))
-        arrays = (train[0], train[1].astype(np.int64), _moments(train[0]), test[0], test[1].astype(np.int64))
-        for key, array in zip(_ARRAYS, arrays, strict=True):
-            with open(work / f"{key}.npy", "wb") as file:
-                np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
-        sizes = {key: (work / f"{key}.npy").stat().st_size for key in _ARRAYS}
-        meta = {"format": FORMAT, "name": name, "checksum": checksum.hexdigest(), "classes": classes, "sizes": sizes}
-        write_json(work / "meta.json", meta)
-        if cache.exists():  # a truncated or outdated one
-            shutil.rmtree(cache)
-        os.replace(work, cache)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _moments(images: np.ndarray) -> np.ndarray:
-    """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
-    moments = np.empty((len(images), 2, 3), np.int64)
-    for start in range(0, len(images), 1000):  # in pieces, to keep memory flat
-        piece = images[start : start + 1000, :, :, :3].reshape(-1, images.shape[1] ** 2, 3).astype(np.int64)
-        moments[start : start + 1000, 0], moments[start : start + 1000, 1] = piece.sum(1), (piece**2).sum(1)
-    return moments
-
-
-def _open_cache(cache: Path) -> Pictures | None:
-    """The cache as memory maps, or None if there is none or it is not whole."""
-    if not cache.is_dir():
-        return None
-    try:
-        meta = read_json(cache / "meta.json")
-        whole = meta["format"] == FORMAT and all(
-            (cache / f"{key}.npy").stat().st_size == size for key, size in meta["sizes"].items())
-    except (ValueError, KeyError, TypeError, OSError):
-        whole = False
-    if not whole:
-        print(f"{cache}: truncated or outdated cache, packing the data set again")
-        return None
-    # Mode c (copy on write) shares the pages of the file between processes and gives torch writable memory.
-    arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
-    return Pictures(meta["name"], meta["checksum"], tuple(meta["classes"]), **arrays)
+        return _Source(data, lambda: Read(*DATASETS[data].read(data_dir)), {})
+    found = listed(data, data_dir, test_share, skip_broken)
+    key = f"{place_name(data)}-{found.fingerprint()}" + ("-skip-broken" if skip_broken else "")
+    broken = data_dir / f"{place_name(data)}-broken.txt"
+    return _Source(key, lambda: read(found, skip_broken, broken), found.counts(), found.notes)
 
 
 # ---- batches
@@ -202,12 +133,11 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
                      all_data: bool = False, share: slice = slice(None)) -> Loaders:
     """Split the training images and make their loaders; the arguments are settings of TrainingConfig and RetrainConfig.
 
-    With `all_data` none are set aside for validation. `share`: the part of each training batch for this process.
+    With `all_data` none are set aside for validation; a validation set that was given is one anyhow. `share`: the
+    part of each training batch for this process.
     """
-    if all_data:
-        train, val = everything(pictures.train_labels, train_size, seed), None
-    else:
-        train, val = split(pictures.train_labels, train_size, val_size, seed)
+    train, val = parts(pictures.train_labels, pictures.given_val, train_size=train_size, val_size=val_size, seed=seed,
+                       all_data=all_data, classes=pictures.classes)
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device, pictures.side)

@@ -1,75 +1,190 @@
-"""What a folder of pictures is: train/<class>/* and test/<class>/* for a data set, anything below for predictions."""
+"""What a folder of pictures is: one walk for training and for predictions, and what its folders mean.
 
-import hashlib
+A data set is root/<class>/*, not split, or root/train/<class>/* with test/ and val/ beside it. Below a class any
+folders; links are followed.
+"""
+
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
+from pictures.listing import FORMS, SPLIT_NAMES, File, Listing, in_order, shown
 
-from pictures import SIDE
-from pictures.decoding import read_picture
-
-Listing = dict[str, list[os.DirEntry]]  # train and test -> their files
-
-
-def listing(root: Path) -> Listing:
-    """The files of root/train/<class>/* and root/test/<class>/*, sorted; hidden files do not count."""
-    found = {}
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise ValueError(f"data = {root}: no folder {split}/; wanted: train/<class>/* and test/<class>/*")
-        files = [file for folder in os.scandir(root / split) if folder.is_dir() and folder.name[0] != "."
-                 for file in os.scandir(folder) if file.is_file() and file.name[0] != "."]
-        found[split] = sorted(files, key=lambda file: file.path)
-    train, test = ({_class_of(file) for file in files} for files in found.values())
-    if len(train) < 2:
-        raise ValueError(f"data = {root}: {len(train)} classes with pictures in train/; at least 2 are needed")
-    if train != test:
-        lacking, name = ("test", min(train - test)) if train - test else ("train", min(test - train))
-        raise ValueError(f"data = {root}: class {name!r} has no pictures in {lacking}/; both need the same classes")
-    return found
+PICTURE, OTHER, DANGLING, CLOSED, FOLDER = "picture", "other", "dangling link", "closed folder", "folder"
+SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "__pycache__"}  # besides hidden ones
+NO_PICTURES = {  # what lies beside pictures; of any other file Pillow decides
+    ".txt", ".md", ".rst", ".rtf", ".pdf", ".doc", ".docx", ".html", ".htm", ".css", ".js", ".xml", ".json", ".jsonl",
+    ".csv", ".tsv", ".xls", ".xlsx", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".db", ".sqlite", ".py", ".pyc",
+    ".ipynb", ".sh", ".m", ".mat", ".npy", ".npz", ".pkl", ".pt", ".pth", ".h5", ".zip", ".tar", ".gz", ".tgz", ".7z",
+    ".rar", ".mp4", ".mov", ".avi", ".mkv", ".wav", ".mp3", ".url", ".lnk", ".lock", ".md5", ".sha256"}
 
 
-def _class_of(file: os.DirEntry) -> str:
-    return os.path.basename(os.path.dirname(file.path))
-
-
-def fingerprint(root: Path, files: Listing) -> str:
-    """Another one as soon as a file is changed, added or removed."""
-    facts = [(f.path, f.stat().st_size, f.stat().st_mtime_ns) for part in files.values() for f in part]
-    return hashlib.sha256(repr((str(root.resolve()), facts)).encode()).hexdigest()[:16]
-
-
-def read(root: Path, listing: Listing) -> tuple[list[str], tuple, tuple]:
-    """Class names, then images (N, 32, 32, 4) uint8 and labels (N,) of train and of test."""
-    classes = sorted({_class_of(file) for file in listing["train"]})
-    splits = []
-    for split, files in listing.items():
-        images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            read = pool.map(lambda file: read_picture(file.path, SIDE), files)
-            bar = tqdm(read, f"packing {root.name}/{split}", len(files), unit=" pictures", delay=2, disable=None)
-            for i, image in enumerate(bar):
-                images[i, :, :, :3] = image
-        splits.append((images, np.array([classes.index(_class_of(file)) for file in files])))
-    return classes, *splits
+class Found(NamedTuple):
+    path: str
+    kind: str  # PICTURE, OTHER, DANGLING or CLOSED
 
 
 def find_pictures(root: str) -> Iterator[str]:
-    """`root` itself if it is a file, else all files below it in the order of their names; hidden ones do not count.
+    """`root` itself if it is a file, else all pictures below it, as `walk` finds them.
 
-    Only one folder a level is held in memory. Links to folders are not followed: they may lead back up.
+    A link that leads nowhere is one too, so that it is missed. OSError names a folder that cannot be read.
     """
     if not os.path.isdir(root):
         yield root
         return
-    with os.scandir(root) as entries:
-        listing = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
-    for entry in listing:
-        if entry.is_dir(follow_symlinks=False):
-            yield from find_pictures(entry.path)
-        elif entry.is_file():
-            yield entry.path
+    for path, kind in walk(root):
+        if kind == CLOSED:
+            raise OSError(f"{shown(path)}: this folder cannot be read")
+        if kind in (PICTURE, DANGLING):
+            yield path
+
+
+def walk(folder: str, above: tuple = ()) -> Iterator[Found]:
+    """All files below a folder in the order of their names; only one folder a level is held in memory.
+
+    `above`: the folders on the way down to it. A link back to one of them ends there.
+    """
+    try:
+        here, entries = identity(folder), entries_of(folder)
+    except OSError:
+        yield Found(folder, CLOSED)
+        return
+    if here in above:
+        return
+    for entry in entries:
+        kind = kind_of(entry)
+        if kind == FOLDER:
+            yield from walk(entry.path, (*above, here))
+        else:
+            yield from files_of(entry, kind)
+
+
+def identity(folder: str) -> tuple[int, int]:
+    """Of the real folder, whatever links lead to it."""
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
+
+
+def entries_of(folder: str) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def kind_of(entry: os.DirEntry) -> str:
+    if entry.name[0] == "." or entry.name.lower() in SYSTEM:
+        return OTHER
+    try:
+        if entry.is_dir():
+            return FOLDER
+        if os.path.splitext(entry.name)[1].lower() in NO_PICTURES:
+            return OTHER
+        if entry.is_file():
+            return PICTURE
+        return OTHER if os.path.exists(entry.path) else DANGLING  # a socket, say
+    except OSError:  # links that lead round in circles
+        return DANGLING
+
+
+def files_of(entry: os.DirEntry, kind: str) -> Iterator[Found]:
+    """The entry itself; of a folder that is left out, such as __MACOSX, all files in it."""
+    if kind == OTHER and entry.is_dir(follow_symlinks=False):
+        yield from (Found(os.path.join(above, name), OTHER) for above, _, names in os.walk(entry.path)
+                    for name in names)
+    else:
+        yield Found(entry.path, kind)
+
+
+# ---- a data set
+
+
+def in_folder(data: str) -> Listing:
+    """The data set in a folder, without the test set that may have to be set aside."""
+    found = _Findings(data)
+    folders = found.folders_in(data)
+    splits = _splits(data, [entry.name for entry in folders])
+    if splits:
+        for entry in folders:
+            if entry.name in splits:
+                found.add_classes(found.folders_in(entry.path), splits[entry.name],
+                                  (identity(data), identity(entry.path)))
+            else:
+                found.leave_out(entry)
+    else:
+        found.add_classes(folders, "", (identity(data),))
+        if len(folders) == 1:
+            found.notes.append(f"is {shown(folders[0].path)} meant?")
+    return found.listing({split: f"{shown(name)}/" for name, split in splits.items()})
+
+
+def _splits(data: str, names: list[str]) -> dict[str, str]:
+    """Which folders are splits; ValueError if that is not clear."""
+    splits = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    for split in set(splits.values()):
+        if len(same := [f"{name}/" for name in splits if splits[name] == split]) > 1:
+            raise ValueError(f"data = {shown(data)}: {' and '.join(same)} are both there; one is wanted")
+    if splits and "train" not in splits.values():
+        raise ValueError(f"data = {shown(data)}: no folder train/ beside {', '.join(splits)}/; wanted: {FORMS}")
+    return splits
+
+
+@dataclass
+class _Findings:
+    """Of one walk over a data set."""
+
+    data: str
+    files: list[File] = field(default_factory=list)
+    not_pictures: int = 0
+    dangling: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    empty: dict[str, str] = field(default_factory=dict)  # class -> its folder, in which nothing is at all
+    notes: list[str] = field(default_factory=list)
+
+    def below(self, path: str) -> str:
+        return path.removeprefix(os.path.join(self.data, ""))
+
+    def folders_in(self, folder: str) -> list[os.DirEntry]:
+        """The folders in a folder whose files belong to no class."""
+        try:
+            entries = [(entry, kind_of(entry)) for entry in entries_of(folder)]
+        except OSError:
+            self.closed.append(folder)
+            return []
+        loose = [self.take(found, "", None) for entry, kind in entries if kind != FOLDER
+                 for found in files_of(entry, kind)]
+        if pictures := sum(loose):
+            self.notes.append(f"{pictures} pictures lie in {shown(folder)} itself, in no class, and are not used")
+        return [entry for entry, kind in entries if kind == FOLDER]
+
+    def take(self, found: Found, split: str, label: str | None) -> bool:
+        """Keep what was found of a class (None: of none); whether it is a picture."""
+        path = self.below(found.path)
+        if found.kind == PICTURE and label is not None:
+            self.files.append(File(path, label, split))
+        elif found.kind == DANGLING:
+            self.dangling.append(path)
+        elif found.kind == CLOSED:
+            self.closed.append(path)
+        self.not_pictures += found.kind == OTHER
+        return found.kind == PICTURE
+
+    def add_classes(self, folders: list[os.DirEntry], split: str, above: tuple) -> None:
+        """Every folder is a class, but for one that has files and no pictures."""
+        for entry in folders:
+            label = shown(entry.name)
+            if not [self.take(found, split, label) for found in walk(entry.path, above)]:
+                self.empty.setdefault(label, self.below(entry.path))
+
+    def leave_out(self, entry: os.DirEntry) -> None:
+        """A folder beside train/ that is no split."""
+        if pictures := sum(self.take(found, "", None) for found in walk(entry.path)):
+            self.notes.append(f"{shown(entry.name)}/ is neither train, val nor test: its {pictures} pictures are not "
+                              "used")
+
+    def listing(self, split_names: dict[str, str]) -> Listing:
+        classes = {file.label for file in self.files}
+        problems = [f"{shown(path)}/ cannot be read" for path in self.closed]
+        problems += [f"{shown(path)}/, a class, has no pictures" for label, path in self.empty.items()
+                     if label not in classes]
+        return Listing(self.data, self.data, in_order(self.files), split_names, self.not_pictures,
+                       tuple(self.dangling), tuple(problems), tuple(self.notes))

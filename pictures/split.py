@@ -1,4 +1,6 @@
-"""Stratified, seeded, disjoint splits, as indices."""
+"""Stratified, seeded, disjoint splits, as indices. Every class is in each of them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,22 +18,80 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return shuffled[np.argsort(rank[shuffled], kind="stable")]
 
 
-def split(labels: np.ndarray, train_size: int, val_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Disjoint, stratified indices (train, validation) into the training data; sizes as in TrainingConfig."""
-    n, classes = len(labels), len(np.unique(labels))
-    val_size = val_size or n // 10
-    train_size = train_size or n - val_size
+def validation_size(images: int, classes: int) -> int:
+    """Images that are set aside where nobody says how many: a tenth, at least one a class."""
+    return max(images // 10, classes)
+
+
+def parts(labels: np.ndarray, given_val: int, *, train_size: int, val_size: int, seed: int, all_data: bool = False,
+          classes: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray | None]:
+    """Indices into the training data, for training and for validation, if any; sizes as in TrainingConfig.
+
+    The last `given_val` images are a validation set that was given: that it is, and nothing is split off the others.
+    `classes`: names for messages.
+    """
+    own = len(labels) - given_val
+    if given_val:
+        return (everything(labels[:own], train_size, seed),
+                own + everything(labels[own:], 0 if all_data else max(val_size, 0), seed, "val_size"))
+    if all_data:
+        return everything(labels, train_size, seed), None
+    return split(labels, train_size, val_size, seed, classes)
+
+
+def split(labels: np.ndarray, train_size: int, val_size: int, seed: int,
+          classes: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Disjoint, stratified indices (train, validation) into the training data; sizes as in TrainingConfig.
+
+    The first of the stratified order are validation. Where that would leave a class out of either part, its first
+    image goes to validation and its last one to training.
+    """
+    n, least = len(labels), len(np.unique(labels))
+    _assert_pairs(labels, classes)
     for key, size in (("val_size", val_size), ("train_size", train_size)):
-        if size < classes:
-            raise ValueError(f"{key} = {size}: must be at least {classes}, one image a class")
-    if val_size + train_size > n:
-        raise ValueError(f"train_size = {train_size} and val_size = {val_size}: at most {n} together")
+        if size and size < least:
+            raise ValueError(f"{key} = {size}: must be at least {least}, one image a class")
+    aside = val_size or validation_size(n, least)
+    kept = train_size or n - aside
+    if kept < least:
+        raise ValueError(f"val_size = {aside}: must leave {least} of {n} images for training, one a class")
+    if aside + kept > n:
+        raise ValueError(f"train_size = {train_size} and val_size = {val_size}: at most {n} together" if val_size else
+                         f"train_size = {train_size}: at most {n - aside} of {n}, validation takes {aside}")
     order = stratified_order(labels, seed)
-    return order[val_size : val_size + train_size], order[:val_size]
+    free = order[~_firsts(labels[order[::-1]])[::-1]]  # the last one of each class is for training
+    val = free[_begin(labels[free], aside)]
+    rest = order[~np.isin(order, val)]
+    return rest[_begin(labels[rest], kept)], val
 
 
-def everything(labels: np.ndarray, train_size: int, seed: int) -> np.ndarray:
-    """Stratified indices of all training data, or of `train_size` of them, without validation."""
+def everything(labels: np.ndarray, train_size: int, seed: int, key: str = "train_size") -> np.ndarray:
+    """Stratified indices of all training data, or of `train_size` of them, without validation. `key`: for messages."""
     if train_size > len(labels):
-        raise ValueError(f"train_size = {train_size}: at most {len(labels)}, as many as there are")
-    return stratified_order(labels, seed)[: train_size or len(labels)]
+        raise ValueError(f"{key} = {train_size}: at most {len(labels)}, as many as there are")
+    order = stratified_order(labels, seed)
+    if not train_size or train_size < len(np.unique(labels)):
+        return order[: train_size or len(labels)]
+    return order[_begin(labels[order], train_size)]
+
+
+def _begin(labels: np.ndarray, size: int) -> np.ndarray:
+    """Which are the first `size` of an order, if all classes are among them; else each class's first and the next."""
+    chosen = _firsts(labels)
+    chosen[np.flatnonzero(~chosen)[: size - chosen.sum()]] = True
+    return chosen
+
+
+def _firsts(labels: np.ndarray) -> np.ndarray:
+    """Which are the first of their class."""
+    first = np.zeros(len(labels), bool)
+    first[np.unique(labels, return_index=True)[1]] = True
+    return first
+
+
+def _assert_pairs(labels: np.ndarray, classes: Sequence[str]) -> None:
+    """ValueError names the classes that have not one image for training and one for validation."""
+    found, counts = np.unique(labels, return_counts=True)
+    if small := [classes[label] if classes else str(label) for label in found[counts < 2]]:
+        raise ValueError(f"classes too small by 1 picture each: {', '.join(map(repr, small))}; of the pictures of a class "
+                         "that are not for the test 1 is trained on and 1 goes to validation, at least")

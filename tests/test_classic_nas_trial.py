@@ -125,8 +125,8 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
 def test_without_the_option_the_test_set_is_not_read(trial, tmp_path, monkeypatch):
     whole = dataset.load
 
-    def without_test(*args):
-        pictures = whole(*args)
+    def without_test(**settings):
+        pictures = whole(**settings)
         object.__setattr__(pictures, "test_images", None)
         object.__setattr__(pictures, "test_labels", None)
         return pictures

@@ -101,8 +101,8 @@ def test_the_test_set_is_never_read(trial, monkeypatch):
 
     whole = dataset.load
 
-    def without_test(*args):
-        pictures = whole(*args)
+    def without_test(**settings):
+        pictures = whole(**settings)
         object.__setattr__(pictures, "test_images", None)
         object.__setattr__(pictures, "test_labels", None)
         return pictures

@@ -404,8 +404,8 @@ def test_a_checkpoint_of_another_run_is_refused(main, unbroken, tmp_path, capsys
 def test_a_checkpoint_of_another_data_set_is_refused(main, unbroken, tmp_path, capsys, monkeypatch):
     folder, load = tmp_path / "retrain" / "other", dataset.load
 
-    def changed(*args):
-        pictures = load(*args)
+    def changed(**settings):
+        pictures = load(**settings)
         object.__setattr__(pictures, "checksum", "another")
         return pictures
 

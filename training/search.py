@@ -238,7 +238,7 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
     If the search had no validation images, a tenth of its images is set aside: it has seen them, this network not.
     """
     train_size, val_size = config.train_size, config.val_size
-    if val_size < 0:
+    if val_size < 0 and not pictures.given_val:
         images = train_size or len(pictures.train_labels)
         val_size = max(images // 10, len(pictures.classes))
         train_size = images - val_size

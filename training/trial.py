@@ -98,6 +98,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     execution = of_training(config, model, size())
     if folder:
+        print(pictures.summary(val_images(loaders)))
         print(execution, flush=True)
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
@@ -144,7 +145,11 @@ def _outcome(model: "torch.nn.Module", result: "FitResult", loaders: "Loaders", 
         "value": result.metric, "diverged": result.diverged, "last": result.last, "best": result.best,
         "parameters": sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary.")),
         "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
-                 "train_images": len(loaders.train.index), "val_images": len(loaders.val.index) if loaders.val else 0}}
+                 "train_images": len(loaders.train.index), "val_images": val_images(loaders), **pictures.counts}}
+
+
+def val_images(loaders: "Loaders") -> int:
+    return len(loaders.val.index) if loaders.val else 0
 
 
 def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], precision: str) -> dict[str, Any]:

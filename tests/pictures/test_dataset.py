@@ -82,7 +82,7 @@ def zero_bytes(folder):
 
 
 def not_an_image(folder):
-    (folder / "test/dog/notes.txt").write_text("not a picture")
+    (folder / "test/dog/notes").write_text("not a picture")
 
 
 @pytest.mark.parametrize(("damage", "words"), [
@@ -92,7 +92,7 @@ def not_an_image(folder):
     (lacking_in_test, ["'dog'", "test/"]),
     (broken, ["train/cat/0.jpg", "broken"]),
     (zero_bytes, ["train/dog/1.png", "not a picture"]),
-    (not_an_image, ["test/dog/notes.txt", "not a picture"]),
+    (not_an_image, ["test/dog/notes", "not a picture"]),
 ])
 def test_bad_folders_are_named_and_leave_nothing(folder, tmp_path, damage, words):
     damage(folder)

@@ -1,0 +1,176 @@
+"""The packed cache of a data set: arrays that are memory-mapped, written once, whole or not at all."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from files import read_json, write_json
+from pictures.summary import summary
+
+FORMAT = 3  # of the cache; another number makes old caches be rebuilt
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A packed data set. `*_images` (N, 32, 32, 4) uint8, `*_labels` (N,) int64, both memory maps."""
+
+    name: str
+    checksum: str  # sha256 of all pixels and labels
+    classes: tuple[str, ...]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    train_moments: np.ndarray  # (N, 2, 3) int64: each image's sum and sum of squares of a channel
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    test_size: int = 0  # test images; to know it the test set need not be touched
+    given_val: int = 0  # so many of the training images, the last, are a validation set that was given
+    counts: Mapping[str, Any] = field(default_factory=dict)  # what was left out or set aside, as in result.json
+    notes: tuple[str, ...] = ()
+
+    @property
+    def side(self) -> int:
+        """S, of the images, in pixels."""
+        return self.train_images.shape[1]
+
+    def summary(self, validation: int = 0) -> str:
+        """One line about the data set; `validation`: images that are taken from the training data."""
+        own = self.train_labels[: len(self.train_labels) - self.given_val]
+        return summary(self.classes, own, self.test_size, self.given_val or validation, self.counts, self.notes)
+
+
+class Read(NamedTuple):
+    """A data set as it was read. Of a split: images (N, 32, 32, 4) uint8, labels (N,)."""
+
+    classes: list[str]
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    given_val: int = 0  # as in Pictures
+    broken: int = 0  # pictures that could not be read, and are not among these
+
+
+_ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
+
+
+def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
+    """Write the cache as a folder that appears whole, under its final name, or not at all."""
+    read, counts = _without_duplicates(read) if drop_duplicates else (read, _count_duplicates(read))
+    _assert_classes(read)
+    work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
+    try:
+        (train, train_labels), (test, test_labels) = read.train, read.test
+        arrays = (train, train_labels.astype(np.int64), _moments(train), test, test_labels.astype(np.int64))
+        for key, array in zip(_ARRAYS, arrays, strict=True):
+            with open(work / f"{key}.npy", "wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        sizes = {key: (work / f"{key}.npy").stat().st_size for key in _ARRAYS}
+        counts = ({"broken": read.broken} if read.broken else {}) | counts
+        write_json(work / "meta.json", {
+            "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": sizes,
+            "test_size": len(test), "given_val": read.given_val, "counts": counts})
+        if cache.exists():  # a truncated or outdated one
+            shutil.rmtree(cache)
+        os.replace(work, cache)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _checksum(read: Read) -> str:
+    checksum = hashlib.sha256()
+    for array in (*read.train, *read.test):
+        checksum.update(np.ascontiguousarray(array))
+    if read.given_val:
+        checksum.update(f"validation {read.given_val}".encode())
+    return checksum.hexdigest()
+
+
+def _moments(images: np.ndarray) -> np.ndarray:
+    """Sum and sum of squares of each image's channels, (N, 2, 3): the statistics of any subset follow at once."""
+    moments = np.empty((len(images), 2, 3), np.int64)
+    for start in range(0, len(images), 1000):  # in pieces, to keep memory flat
+        piece = images[start : start + 1000, :, :, :3].reshape(-1, images.shape[1] ** 2, 3).astype(np.int64)
+        moments[start : start + 1000, 0], moments[start : start + 1000, 1] = piece.sum(1), (piece**2).sum(1)
+    return moments
+
+
+def _assert_classes(read: Read) -> None:
+    """ValueError names the classes of which a split has nothing left."""
+    own = len(read.train[1]) - read.given_val
+    splits = {"training": read.train[1][:own], "validation": read.train[1][own:], "test": read.test[1]}
+    lost = [f"class {name!r} has no picture left for {split}" for split, labels in splits.items()
+            if len(labels) or split != "validation"
+            for number, name in enumerate(read.classes) if number not in labels]
+    if lost:
+        raise ValueError("; ".join(lost))
+
+
+def open_cache(cache: Path, name: str) -> Pictures | None:
+    """The cache as memory maps, or None if there is none or it is not whole."""
+    if not cache.is_dir():
+        return None
+    try:
+        meta = read_json(cache / "meta.json")
+        whole = meta["format"] == FORMAT and all(
+            (cache / f"{key}.npy").stat().st_size == size for key, size in meta["sizes"].items())
+    except (ValueError, KeyError, TypeError, OSError):
+        whole = False
+    if not whole:
+        print(f"{cache}: truncated or outdated cache, packing the data set again")
+        return None
+    # Mode c (copy on write) shares the pages of the file between processes and gives torch writable memory.
+    arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
+    return Pictures(name, meta["checksum"], tuple(meta["classes"]), **arrays,
+                    **{key: meta[key] for key in ("test_size", "given_val", "counts")})
+
+
+# ---- pictures that there are twice, by their pixels as they are packed
+
+
+def _count_duplicates(read: Read) -> dict[str, int]:
+    """`duplicates`: pictures that equal an earlier one, in the order test, validation, training; `duplicates_across`:
+    those of them that are in another split than that one."""
+    train, test, across = _repeated(read)
+    found = {"duplicates": int(train.sum() + test.sum()), "duplicates_across": across}
+    return {key: count for key, count in found.items() if count}
+
+
+def _without_duplicates(read: Read) -> tuple[Read, dict[str, int]]:
+    """Keeps the first one, in the same order: the test set is never smaller for what is in the training data."""
+    train, test, _ = _repeated(read)
+    dropped = int(train.sum() + test.sum())
+    if not dropped:
+        return read, {}
+    given = int((~train[len(train) - read.given_val :]).sum())
+    parts = ((compact(images, ~mask), labels[~mask])
+             for (images, labels), mask in ((read.train, train), (read.test, test)))
+    return Read(read.classes, *parts, given, read.broken), {"duplicates_dropped": dropped}
+
+
+def _repeated(read: Read) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which training and which test images equal an earlier one, and how many an earlier one of another split."""
+    train, test = (np.zeros(len(images), bool) for images, _ in (read.train, read.test))
+    own, seen, across = len(train) - read.given_val, {}, 0
+    for images, mask, split in ((read.test[0], test, "test"), (read.train[0][own:], train[own:], "val"),
+                                (read.train[0][:own], train[:own], "train")):
+        for number, image in enumerate(images):
+            first = seen.setdefault(hashlib.blake2b(image, digest_size=16).digest(), (split, number))
+            mask[number] = first != (split, number)
+            across += first[0] != split
+    return train, test, across
+
+
+def compact(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Those images that are kept, moved to the front of the same memory; a copy would double it."""
+    if kept.all():
+        return images
+    for to, number in enumerate(np.flatnonzero(kept)):
+        images[to] = images[number]
+    return images[: kept.sum()]

@@ -1,0 +1,95 @@
+"""A user's own pictures, a folder or a table: listed, with a test set, and decoded."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from files import atomic_write, read_object, write_json
+from pictures import SIDE
+from pictures.cache import Read, compact
+from pictures.decoding import read_picture
+from pictures.folders import in_folder
+from pictures.known import DATASETS
+from pictures.listing import FORMS, File, Listing, assert_usable, set_aside, shown
+from pictures.tables import in_table
+
+SHOWN = 10  # broken pictures that a message names; a file lists all
+
+
+def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, remember: bool = True) -> Listing:
+    """What `data` holds; where it has no test set, one is set aside. ValueError names all that forbids its use.
+
+    Which pictures are in that test set is kept in `data_dir`, so that it holds when others are added; if `remember`.
+    """
+    if not os.path.exists(data):
+        raise ValueError(f"data = {data!r}: no such folder or file; allowed: {', '.join(DATASETS)}, {FORMS}")
+    found = in_table(data) if os.path.isfile(data) else in_folder(data)
+    memory = data_dir / "test_sets" / f"{place_name(data)}-{test_share:g}.json"
+    known = {path: split for split, paths in (read_object(memory) or {}).items() for path in paths}
+    found = set_aside(found, test_share, known)
+    assert_usable(found, skip_broken)
+    now = {split: [file.path for file in found.of(split)] for split in ("train", "test")} if found.test_share else {}
+    if remember and any(known.get(path) != split for split, paths in now.items() for path in paths):
+        write_json(memory, now)
+    return found
+
+
+def place_name(data: str) -> str:
+    """A short name for files about it, the same by whatever path it is named."""
+    real = os.path.realpath(data)
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(real))[:40]
+    return f"{readable}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}"
+
+
+# ---- decoding
+
+
+def read(listing: Listing, skip_broken: bool, list_file: Path) -> Read:
+    """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` are a ValueError."""
+    (train, good, broken), (test, _, more) = (
+        _decoded(listing, listing.of(*splits), splits[0]) for splits in (("train", "val"), ("test",)))
+    if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
+                                    for path in listing.dangling)]:
+        with atomic_write(list_file, "wb") as file:
+            file.write(b"".join(os.fsencode(line) + b"\n" for line in broken))
+        if not skip_broken:
+            raise ValueError(_told(broken, len(listing.files), list_file))
+    val = len(listing.of("val"))
+    return Read(listing.classes, train, test, int(good[len(good) - val :].sum()), len(broken))
+
+
+def _told(broken: list[str], of: int, list_file: Path) -> str:
+    lines = "; ".join(shown(" ".join(line.split())) for line in broken[:SHOWN])
+    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return (f"{len(broken)} of {of} pictures cannot be read: {lines}{more}. {list_file} lists all; --skip-broken goes "
+            "on without them")
+
+
+def _decoded(listing: Listing, files: list[File], split: str) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
+    """Images (N, 32, 32, 4) uint8 and labels (N,) of the good ones, which of the files these are, what is wrong with
+    the others. The pictures go straight into their places: memory is that of the result."""
+    images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
+
+    def decode(number: int) -> str:
+        try:
+            images[number, :, :, :3] = read_picture(listing.path(files[number]), SIDE)
+            return ""
+        except ValueError as error:
+            return str(error)
+
+    problems = _in_threads(decode, len(files), f"packing {shown(os.path.basename(listing.data))}/{split}")
+    good = np.array([not problem for problem in problems], bool)
+    labels = np.array(listing.labels(files), np.int64)
+    return (compact(images, good), labels[good]), good, [problem for problem in problems if problem]
+
+
+def _in_threads(task: object, n: int, title: str) -> list[str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found: Iterable[str] = pool.map(task, range(n))
+        return list(tqdm(found, title, n, unit=" pictures", delay=2, disable=None))

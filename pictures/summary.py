@@ -1,0 +1,37 @@
+"""One line about a data set: what there is, what was left out, what was set aside."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+UNEQUAL = 3  # times the smallest class: the largest one, from where it is told
+
+
+def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: int, counts: Mapping[str, Any],
+            notes: Sequence[str] = ()) -> str:
+    """`train`: labels of the training images, without a validation set that was given. `counts`: as in Pictures."""
+    sizes = np.bincount(train, minlength=len(classes))
+    told = [f"{len(classes)} classes, {len(train)} + {test} pictures, smallest class {sizes.min()}"]
+    if sizes.max() > UNEQUAL * sizes.min():
+        most, least = classes[sizes.argmax()], classes[sizes.argmin()]
+        told.append(f"unequal classes: {most!r} has {sizes.max()} pictures, {least!r} {sizes.min()}")
+    told += [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
+    told += notes
+    if validation:
+        told.append(f"validation {validation}")
+    return "; ".join(" ".join(part.split()) for part in told)
+
+
+def _number(text: str, n: float) -> str:
+    return text.format(n=n, s="" if n == 1 else "s", are="is" if n == 1 else "are")
+
+
+TEXTS = {
+    "test_share": "no test set was given: {n:.0%} of each class set aside as one",
+    "not_pictures": "{n} file{s} {are} no picture{s}",
+    "broken": "{n} broken picture{s} left out",
+    "duplicates": "{n} picture{s} {are} there twice or more (--drop-duplicates drops such)",
+    "duplicates_across": "{n} of these in two of training, validation and test",
+    "duplicates_dropped": "{n} duplicate{s} dropped",
+}
