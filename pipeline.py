@@ -24,6 +24,7 @@ Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data 
 started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.
 """
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -36,6 +37,7 @@ from config import command_line, merge, run_script
 from files import atomic_write, read_json
 from guard import preflight, web_server
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
+from journey.data_set import assert_splits, changes, counted, loaded, to_try
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from pictures.known import DATASETS
@@ -53,8 +55,6 @@ def run(argv: list[str]) -> int:
     config = merge(PipelineConfig, command_line(PipelineConfig, argv, __doc__.splitlines()[0]))
     runs = Path(place(config.runs_dir))
     stages = plan(config, runs)
-    for stage in stages:
-        stage.config()  # every mistake in a setting is told before anything starts
     if config.dry_run:
         return show(stages, config.resume)
     assert_new(runs, config.resume)
@@ -78,11 +78,13 @@ def run(argv: list[str]) -> int:
 def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
     """The stages that are wanted, in order, with their settings."""
     given, wanted = overrides(config.set), config.stages or STAGES
-    data = config.data if config.data in DATASETS else place(config.data)
-    data_dir = place(config.data_dir)
-    checksum, classes, images = ("", *counted(data)) if config.dry_run else loaded(data, data_dir)
+    config = dataclasses.replace(config, data_dir=place(config.data_dir),
+                                 data=config.data if config.data in DATASETS else place(config.data))
+    data = counted(config) if config.dry_run else loaded(config)
+    print(("# " if config.dry_run else "") + data.line, flush=True)
     after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
-    shared = Plan(runs, data, data_dir, config.budget, config.seed, checksum, classes, images, after_hpo)
+    shared = Plan(runs, config.data, config.data_dir, config.budget, config.seed, data.checksum, len(data.classes),
+                  data.images, after_hpo, changes(config))
     if "retrain" in wanted and "darts" not in wanted and not (runs / "darts_search/search/genotype.json").exists():
         raise ValueError("stages = retrain: needs the genotype.json of darts, which is not there yet; add darts")
     found: list[AnyStage] = []
@@ -91,31 +93,17 @@ def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
             found.append(ReportStage(shared))
             continue
         kind = ExperimentStage if name in ("hpo", "classic_nas") else RunStage
-        found.append(kind(name, shared, {**fitted(config.budget, name, images), **given[name]}))
+        table = fitted(config.budget, name, data.images, len(data.classes), data.given_val)
+        found.append(kind(name, shared, {**table, **given[name]}))
+    for stage in found:
+        stage.config()  # every mistake in a setting is told before anything starts
+    assert_splits(data, [stage.training() for stage in found if not isinstance(stage, ReportStage)])
     return found
 
 
 def place(path: str) -> str:
     """A path as the scripts must be given it, which run in the root of the project."""
     return path if Path.cwd() == ROOT else os.path.abspath(path)
-
-
-def loaded(data: str, data_dir: str) -> tuple[str, int, int]:
-    """Checksum, classes and training images of the data set, which is packed by this, if it was not."""
-    from pictures.dataset import load  # and torch: slow
-
-    pictures = load(data, data_dir)
-    return pictures.checksum, len(pictures.classes), len(pictures.train_labels)
-
-
-def counted(data: str) -> tuple[int, int]:
-    """Classes and training images, without reading or downloading any."""
-    if data in DATASETS:
-        return DATASETS[data].classes, DATASETS[data].images
-    if not Path(data, "train").is_dir():
-        raise ValueError(f"data = {data!r}: no such folder; allowed: {', '.join(DATASETS)}, a folder with train/ "
-                         "and test/")
-    return len(list(Path(data, "train").glob("[!.]*/"))), len(list(Path(data, "train").glob("[!.]*/[!.]*")))
 
 
 def show(stages: list[AnyStage], resume: bool) -> int:
@@ -217,7 +205,7 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
     if (page := runs / "report.html").exists():
         print(f"report:      {page}")
     if model:
-        pictures = "FOLDER" if data in DATASETS else shlex.quote(f"{data}/test")
+        pictures = "FOLDER" if data in DATASETS else shlex.quote(str(to_try(data)))
         print(f"try:         python predict.py --model {runs / 'model.pt'} --images {pictures}")
 
 

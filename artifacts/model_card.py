@@ -19,7 +19,7 @@ UNKNOWN = "not known"
 RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
           "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision",
           "seed")
-OWN_LICENCE = "A folder of the user's own pictures: their licence is the user's to know and to state."
+OWN_LICENCE = "The user's own pictures, a folder or a table of them: their licence is the user's to know and to state."
 LIMITS = (
     "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",
     "Every picture is brought to 32x32 pixels, not keeping its proportions; what is too small to see then is lost.",

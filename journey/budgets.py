@@ -14,12 +14,14 @@ from typing import Any
 from config import (
     ClassicNasConfig,
     DartsSearchConfig,
+    DataConfig,
     HpoConfig,
     RetrainConfig,
     TrainingConfig,
     check,
     setting,
 )
+from pictures.split import validation_size
 
 STAGES = ("hpo", "classic_nas", "darts", "retrain", "report")
 SETTINGS: dict[str, type[TrainingConfig]] = {
@@ -60,11 +62,9 @@ STRETCH = 10  # times as many epochs at most, for a small data set
 
 
 @dataclasses.dataclass(frozen=True)
-class PipelineConfig:
+class PipelineConfig(DataConfig):
     """pipeline.py: all stages in order."""
 
-    data: str = setting("cifar10", "cifar10 (downloaded), digits (built in), or a folder with train/ and test/")
-    data_dir: str = setting(".data", "folder of downloads and of the packed cache")
     budget: str = setting("small", "demo: minutes; small: an evening; full: as published", choices=tuple(BUDGETS))
     stages: tuple = setting((), f"only these, of {' '.join(STAGES)}; none named: all")
     set: tuple = setting((), "STAGE.KEY=VALUE, a setting of a stage's script or a key of its experiment's file, in "
@@ -97,19 +97,20 @@ def is_training(stage: str, key: str) -> bool:
     return key in SETTINGS[stage].__dataclass_fields__
 
 
-def fitted(budget: str, stage: str, images: int) -> dict[str, Any]:
-    """The table's settings of a stage for a data set of so many training images.
+def fitted(budget: str, stage: str, images: int, classes: int = 1, given_val: int = 0) -> dict[str, Any]:
+    """The table's settings of a stage for a data set of so many training images, without a given validation set.
 
-    A train_size that is not there becomes all images; batches leave at least four steps an epoch; and the small
-    budget, whose epochs are meant for more images, gets more of them.
+    A train_size that is not there, or is too small for the classes, becomes all images; a validation set that was
+    given is used as it is; batches leave at least four steps an epoch; and the small budget, whose epochs are meant
+    for more images, gets more of them.
     """
     settings = dict(BUDGETS[budget][stage])
     asked = settings.get("train_size", 0)
-    there = images - (0 if stage == "retrain" else settings.get("val_size") or images // 10)
-    if "val_size" in settings and settings["val_size"] > images // 4:
-        there = images - images // 10
-        del settings["val_size"]
-    if asked and asked > there:
+    if given_val or not classes <= settings.get("val_size", 0) <= images // 4:
+        settings.pop("val_size", None)
+    none = given_val or stage == "retrain"  # of the training images are for validation
+    there = images - (0 if none else settings.get("val_size") or validation_size(images, classes))
+    if asked and not classes <= asked <= there:
         settings["train_size"] = 0
     used = min(asked or there, there)
     if budget == "small":

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from config import command_line, identity, merge
+import yaml
+
+from config import TrainingConfig, command_line, identity, merge
 from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
@@ -25,7 +27,8 @@ from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
-OURS = ("data", "data_dir", "seed", "runs_dir", "name", "resume", "hpo_best", "genotype", *PLACES[:2])
+OURS = ("data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "seed", "runs_dir", "name", "resume",
+        "hpo_best", "genotype", *PLACES[:2])
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,9 +45,10 @@ class Plan:
     classes: int
     images: int  # of the training data
     after_hpo: bool  # whether stage 2 takes lr and optimizer from stage 1
+    data_set: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of it that are not the defaults
 
     def shared(self) -> dict[str, Any]:
-        return {"data": self.data, "data_dir": self.data_dir, "seed": self.seed}
+        return {"data": self.data, "data_dir": self.data_dir, **self.data_set, "seed": self.seed}
 
 
 def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -79,12 +83,25 @@ class Stage:
             else:
                 yield from (f"--{flag}", str(value))
 
+    def training(self) -> TrainingConfig:
+        """The settings of its script."""
+        words = list(self.words(self.settings()))
+        return merge(SETTINGS[self.name], command_line(SETTINGS[self.name], words, ""))
+
     def computes(self, words: list[str]) -> dict[str, Any]:
         """What decides over the results, of a command line; ValueError for a setting that there is not."""
         return identity(merge(SETTINGS[self.name], command_line(SETTINGS[self.name], words, "")))
 
 
 # ---- hpo and classic_nas
+
+
+def _as_yaml(text: str) -> str:
+    """A text as a value of an experiment's file, in which `#`, quotes and line ends mean something."""
+    with contextlib.suppress(yaml.YAMLError):
+        if yaml.safe_load(text) == text:
+            return text
+    return json.dumps(text)
 
 
 class ExperimentStage(Stage):
@@ -113,7 +130,8 @@ class ExperimentStage(Stage):
         tuner = {"tuner": json.dumps(tpe)} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
         keys = {key: value for key, value in self.given.items() if not is_training(self.name, key)}
         trial = shlex.join(["python", f"{self.name}_trial.py", *self.words(self.settings())])
-        given = {"trialCommand": trial, "experimentWorkingDirectory": self.home, **tuner, **keys}
+        given = {"trialCommand": _as_yaml(trial), "experimentWorkingDirectory": _as_yaml(str(self.home)), **tuner,
+                 **keys}
         return {key: str(value) for key, value in given.items()}
 
     def settings(self) -> dict[str, Any]:

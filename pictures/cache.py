@@ -109,7 +109,7 @@ def _assert_classes(read: Read) -> None:
             if len(labels) or split != "validation"
             for number, name in enumerate(read.classes) if number not in labels]
     if lost:
-        raise ValueError("; ".join(lost))
+        raise ValueError(f"of what can be used {'; '.join(lost)}")
 
 
 def open_cache(cache: Path, name: str) -> Pictures | None:

@@ -153,7 +153,7 @@ class _Findings:
         loose = [self.take(found, "", None) for entry, kind in entries if kind != FOLDER
                  for found in files_of(entry, kind)]
         if pictures := sum(loose):
-            self.notes.append(f"{pictures} pictures lie in {shown(folder)} itself, in no class, and are not used")
+            self.notes.append(f"not used, since in no class: {pictures} in {shown(folder)} itself")
         return [entry for entry, kind in entries if kind == FOLDER]
 
     def take(self, found: Found, split: str, label: str | None) -> bool:
@@ -178,8 +178,7 @@ class _Findings:
     def leave_out(self, entry: os.DirEntry) -> None:
         """A folder beside train/ that is no split."""
         if pictures := sum(self.take(found, "", None) for found in walk(entry.path)):
-            self.notes.append(f"{shown(entry.name)}/ is neither train, val nor test: its {pictures} pictures are not "
-                              "used")
+            self.notes.append(f"not used, since in neither train, val nor test: {pictures} in {shown(entry.name)}/")
 
     def listing(self, split_names: dict[str, str]) -> Listing:
         classes = {file.label for file in self.files}

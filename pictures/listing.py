@@ -67,7 +67,7 @@ def assert_usable(listing: Listing, skip_broken: bool) -> None:
     """ValueError names all that is wrong with a data set, at once."""
     found = [*listing.problems, *lacking(listing)]
     if listing.dangling and not skip_broken:
-        found.append(f"{len(listing.dangling)} links that lead nowhere: {some(listing.dangling)}")
+        found.append(f"links that lead nowhere ({len(listing.dangling)}): {some(listing.dangling)}")
     if len(listing.classes) < 2:
         where = f" in {listing.split_names['train']}" if "train" in listing.split_names else ""
         found.insert(0, f"{len(listing.classes)} classes with pictures{where}; at least 2 are needed")

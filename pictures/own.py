@@ -34,10 +34,17 @@ def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, reme
     known = {path: split for split, paths in (read_object(memory) or {}).items() for path in paths}
     found = set_aside(found, test_share, known)
     assert_usable(found, skip_broken)
-    now = {split: [file.path for file in found.of(split)] for split in ("train", "test")} if found.test_share else {}
-    if remember and any(known.get(path) != split for split, paths in now.items() for path in paths):
-        write_json(memory, now)
+    if remember and found.test_share:
+        _remember(memory, known, {file.path: file.split for file in found.of("train", "test")})
     return found
+
+
+def _remember(memory: Path, known: dict[str, str], now: dict[str, str]) -> None:
+    """Also what is gone by now, as it may come back; a file with nothing new is left as it is."""
+    if now.items() - known.items():
+        all_splits = known | now
+        write_json(memory, {split: [path for path, its in all_splits.items() if its == split]
+                            for split in ("train", "test")})
 
 
 def place_name(data: str) -> str:

@@ -93,5 +93,5 @@ def _assert_pairs(labels: np.ndarray, classes: Sequence[str]) -> None:
     """ValueError names the classes that have not one image for training and one for validation."""
     found, counts = np.unique(labels, return_counts=True)
     if small := [classes[label] if classes else str(label) for label in found[counts < 2]]:
-        raise ValueError(f"classes too small by 1 picture each: {', '.join(map(repr, small))}; of the pictures of a class "
-                         "that are not for the test 1 is trained on and 1 goes to validation, at least")
+        raise ValueError(f"classes too small, by 1 picture each: {', '.join(map(repr, small))}; besides its test "
+                         "pictures a class needs 1 to train on and 1 for validation")

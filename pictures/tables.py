@@ -46,7 +46,7 @@ def _rows(data: str) -> Iterator[tuple[int, list[str]]]:
         content = file.read()
     try:
         text = content.decode("utf-8-sig")
-        delimiter = next((sign for sign in "\t,;" if sign in text.partition("\n")[0]), None)
+        delimiter = next((sign for sign in "\t,;" if sign in text.lstrip().partition("\n")[0]), None)
         if "\0" in text or delimiter is None:
             raise ValueError
     except ValueError:

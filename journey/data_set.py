@@ -1,0 +1,70 @@
+"""The data set of a pipeline: what has to be known of it before its stages are planned."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import DataConfig, TrainingConfig
+from pictures.known import DATASETS
+from pictures.listing import SPLIT_NAMES
+from pictures.own import listed
+from pictures.split import parts
+from pictures.summary import summary
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    checksum: str  # empty: the pictures were not read
+    classes: tuple[str, ...]
+    labels: np.ndarray  # of the training images, those of a given validation set last
+    given_val: int
+    line: str  # for people
+
+    @property
+    def images(self) -> int:
+        """Of training."""
+        return len(self.labels) - self.given_val
+
+
+def loaded(config: DataConfig) -> DataSet:
+    """The data set is packed by this, if it was not."""
+    from pictures.dataset import load  # and torch: slow
+
+    found = load(**config.data_set)
+    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary())
+
+
+def counted(config: DataConfig) -> DataSet:
+    """Without reading, downloading or writing anything."""
+    if config.data in DATASETS:
+        known = DATASETS[config.data]
+        return DataSet("", tuple(map(str, range(known.classes))), np.arange(known.images) % known.classes, 0,
+                       f"{known.classes} classes, {known.images} pictures for training")
+    found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken, remember=False)
+    train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))
+    line = summary(found.classes, train, len(found.of("test")), len(val), found.counts(), found.notes)
+    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line)
+
+
+def assert_splits(data: DataSet, trainings: Iterable[TrainingConfig]) -> None:
+    """ValueError if the pictures are too few for what a stage will take of them."""
+    for config in trainings:
+        all_data = getattr(config, "all_data", False) or config.val_size < 0
+        parts(data.labels, data.given_val, train_size=config.train_size, val_size=config.val_size, seed=config.seed,
+              all_data=all_data, classes=data.classes)
+
+
+def changes(config: DataConfig) -> dict[str, Any]:
+    """The settings of a data set that are not the defaults, but for its places."""
+    return {key: value for key, value in config.data_set.items()
+            if key not in ("data", "data_dir") and value != getattr(DataConfig, key)}
+
+
+def to_try(data: str) -> Path:
+    """Pictures to try a network on: the test set's folder, if it has one, else those of all pictures."""
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    tests = [entry for entry in sorted(root.iterdir()) if SPLIT_NAMES.get(entry.name.lower()) == "test"]
+    return next((entry for entry in tests if entry.is_dir() and Path(data).is_dir()), root)

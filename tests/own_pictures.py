@@ -1,0 +1,26 @@
+"""Small pictures for tests, each another one."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+NUMBERS = itertools.count()
+
+
+def make(path: Path, like: int | None = None) -> Path:
+    """A picture of 9x8 pixels that no other call makes; the same for the same `like`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng([next(NUMBERS), 1] if like is None else [like, 2])
+    pixels = generator.integers(0, 256, (8, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(path, "png")
+    return path
+
+
+def make_classes(folder: Path, **sizes: int) -> Path:
+    """`folder`/<class>/<number>.png, so many of each class."""
+    for name, size in sizes.items():
+        for number in range(size):
+            make(folder / name / f"{number}.png")
+    return folder

@@ -1,0 +1,124 @@
+"""A CSV or TSV file of path and label as a data set."""
+
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from own_pictures import make, make_classes
+from pictures.dataset import load
+from pictures.tables import in_table
+
+
+@pytest.fixture
+def images(tmp_path):
+    """10 pictures of two classes, in one folder."""
+    for number in range(10):
+        make(tmp_path / "images" / f"{number}.png")
+    return tmp_path
+
+
+def table(folder, rows, name="labels.csv", encoding="utf-8", end="\n"):
+    (folder / name).write_bytes((end.join(rows) + end).encode(encoding))
+    return str(folder / name)
+
+
+ROWS = [f"images/{number}.png,{'cat' if number < 6 else 'dog'}" for number in range(10)]
+
+
+@pytest.mark.parametrize("header", [[], ["path,label"], ["image,species"]])
+@pytest.mark.parametrize(("encoding", "end"), [("utf-8", "\n"), ("utf-8-sig", "\r\n")])
+@pytest.mark.parametrize(("name", "sign"), [("labels.csv", ","), ("labels.tsv", "\t"), ("labels.csv", ";")])
+def test_path_and_label(images, header, encoding, end, name, sign):
+    rows = [row.replace(",", sign) for row in [*header, *ROWS]]
+    pictures = load(table(images, rows, name, encoding, end), images / "cache")
+    assert pictures.classes == ("cat", "dog") and pictures.counts == {"test_share": 0.2}
+    assert np.bincount(pictures.train_labels).tolist() == [5, 3] and np.bincount(pictures.test_labels).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("val", ["val", "Valid", "VALIDATION"])
+def test_a_column_for_the_split(images, val):
+    splits = ["train", "train", val, "Train", "test", "train", "train", val, "TEST", "train"]
+    rows = [f"{row},{split}" for row, split in zip(ROWS, splits, strict=True)]
+    pictures = load(table(images, ["file,class,split", *rows]), images / "cache")
+    assert pictures.train_labels.tolist() == [0, 0, 0, 0, 1, 1, 0, 1] and pictures.given_val == 2
+    assert pictures.test_labels.tolist() == [0, 1] and pictures.counts == {}
+
+
+def test_without_test_rows_it_is_set_aside_from_train(images):
+    rows = [f"{row},{'val' if number in (0, 9) else 'train'}" for number, row in enumerate(ROWS)]
+    pictures = load(table(images, rows), images / "cache", test_share=0.4)
+    assert (len(pictures.train_labels), pictures.given_val, len(pictures.test_labels)) == (10 - 3, 2, 3)
+
+
+def test_quotes_spaces_and_letters(images):
+    make(images / "images/a, \"b\".png")
+    make(images / "images/ü.png")
+    rows = [*ROWS, '"images/a, ""b"".png",cat', "images/ü.png , eule", "images/0.png,eule"]
+    found = in_table(table(images, ["", *rows[:-1], ",", ""]))
+    assert found.classes == ["cat", "dog", "eule"] and len(found.files) == 12
+    assert {file.path for file in found.files} >= {'images/a, "b".png', "images/ü.png"}
+
+
+def test_every_bad_row_is_named_at_once(images):
+    rows = [f"{row},train" for row in ROWS]
+    rows[1], rows[3], rows[4], rows[6] = "images/1.png,cat", "images/none.png,cat,train", "images/4.png,,train", (
+        "images/6.png,dog,dev")
+    rows += ["images/2.png,dog,train", "./images/9.png,dog,train"]
+    with pytest.raises(ValueError) as error:
+        in_table(table(images, ["path,label,split", *rows]))
+    message = str(error.value)
+    for words in ("6 bad rows of 12: ", "line 3: 2 columns, wanted are path, label and split",
+                  "line 5: no file 'images/none.png'", "line 6: no label", "line 8: split 'dev', must be one of train, "
+                  "val, valid, validation, test", "line 12: images/2.png is in line 4 already",
+                  "line 13: images/9.png is in line 11 already"):
+        assert words in message, message
+    assert "\n" not in message
+
+
+def test_paths_are_relative_to_the_file(images, monkeypatch, tmp_path):
+    make_classes(images / "images/more", cat=3)
+    file = table(images / "images", [*(f"more/cat/{n}.png,cat" for n in range(3)),
+                                     *(f"../images/{n}.png,dog" for n in "123"),
+                                     *(f"{images}/images/{n}.png,dog" for n in "456")])
+    monkeypatch.chdir(images / "images")
+    assert load("labels.csv", images / "cache").checksum == load(file, images / "cache").checksum
+    assert len(list((images / "cache/cache").glob("labels.csv-*[!k]"))) == 1  # besides the lock
+
+
+def test_rows_that_change_make_another_data_set(images):
+    before = load(table(images, ROWS), images / "cache").checksum
+    assert load(table(images, [*ROWS[:5], "images/5.png,dog", *ROWS[6:]]), images / "cache").checksum != before
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"", "no table of path and label"), (b"\x89PNG\r\n\x1a\n\0\0", "no table of path and label in UTF-8; wanted: a "
+                                          "folder with a folder for each class"),
+    ("path,label\na.png,b\n".encode("utf-16"), "in UTF-8"), (b"one\ncolumn\n", "no table of path and label"),
+    (b"path,label\n", "0 classes with pictures"), (b"a.png,cat,test\n", "bad rows"), (b'a,"b\n\n', "0 classes")])
+def test_what_is_no_table_is_told(tmp_path, content, words):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        load(str(tmp_path / "x.csv"), tmp_path / "cache")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_only_test_rows(images):
+    with pytest.raises(ValueError, match="no row is of train, all are of test and val"):
+        in_table(table(images, [f"{row},{'val' if number % 2 else 'test'}" for number, row in enumerate(ROWS)]))
+
+
+def test_an_archive_is_to_be_unpacked(images):
+    with zipfile.ZipFile(images / "a.zip", "w") as archive:
+        archive.write(images / "images/0.png")
+    with tarfile.open(images / "a.tar.gz", "w:gz") as archive:
+        archive.add(images / "images")
+    for name in ("a.zip", "a.tar.gz"):
+        with pytest.raises(ValueError, match="unpack it first, and give the folder"):
+            load(str(images / name), images / "cache")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(ValueError, match="no such folder or file; allowed: cifar10, digits, a folder with a folder"):
+        load(str(tmp_path / "none.csv"), tmp_path / "cache")
