@@ -206,7 +206,7 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
         print(f"report:      {page}")
     if model:
         pictures = "FOLDER" if data in DATASETS else shlex.quote(str(to_try(data)))
-        print(f"try:         python predict.py --model {runs / 'model.pt'} --images {pictures}")
+        print(f"try:         python predict.py --model {shlex.quote(str(runs / 'model.pt'))} --images {pictures}")
 
 
 def export(model: Path, runs: Path) -> None:

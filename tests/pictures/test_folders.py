@@ -145,9 +145,9 @@ def test_what_is_in_no_split_or_class_is_told(root, opened):
     make(root / "train/cover.png")
     (root / "unlabelled/list.txt").write_text("no picture")
     assert opened().summary() == (
-        "2 classes, 8 + 2 pictures, smallest class 4; no test set was given: 20% of each class set aside as one; 1 file "
-        f"is no picture; not used, since in no class: 1 in {root}/train itself; not used, since in neither train, val "
-        "nor test: 3 in unlabelled/")
+        "2 classes, 8 + 2 pictures, smallest class 4; no test set was given: 20% of each class set aside as one; 1 "
+        f"file is no picture; not used, since in no class: 1 in {root}/train itself; not used, since in neither train, "
+        "val nor test: 3 in unlabelled/")
 
 
 # ---- below a class

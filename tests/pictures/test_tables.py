@@ -34,7 +34,8 @@ def test_path_and_label(images, header, encoding, end, name, sign):
     rows = [row.replace(",", sign) for row in [*header, *ROWS]]
     pictures = load(table(images, rows, name, encoding, end), images / "cache")
     assert pictures.classes == ("cat", "dog") and pictures.counts == {"test_share": 0.2}
-    assert np.bincount(pictures.train_labels).tolist() == [5, 3] and np.bincount(pictures.test_labels).tolist() == [1, 1]
+    assert np.bincount(pictures.train_labels).tolist() == [5, 3]
+    assert np.bincount(pictures.test_labels).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("val", ["val", "Valid", "VALIDATION"])
