@@ -1,0 +1,203 @@
+"""The commands on pictures of one's own: what they print first, what they keep of it, what they refuse."""
+
+import dataclasses
+import json
+
+import pytest
+
+import classic_nas_trial
+import darts_search
+import hpo_trial
+import pipeline
+import retrain
+from config import DataConfig
+from journey import budgets
+from journey.budgets import PipelineConfig
+from journey.data_set import to_try
+from own_pictures import make, make_classes
+from pictures import dataset
+from reporting import final_test, findings
+
+SMALL = ["--epochs", "1", "--batch-size", "8"]
+SCRIPTS = {
+    hpo_trial: ["--model", "shufflenetg2"], classic_nas_trial: ["--baseline", "--hpo-best", ""],
+    darts_search: ["--channels", "4", "--layers", "3"], retrain: ["--model", "shufflenetg2"]}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes, a broken picture, a duplicate, a file that is none."""
+    root = make_classes(tmp_path / "photos", cat=15, dog=14)
+    make(root / "dog/a.png", like=1)
+    make(root / "dog/b.png", like=1)
+    (root / "cat/broken.jpg").write_bytes(b"nothing")
+    (root / "Thumbs.db").touch()
+    return root
+
+
+@pytest.fixture
+def call(call_trial, tmp_path, monkeypatch):
+    """Run a script on a data set, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda script, data, *argv: call_trial(script.main, [
+        "--data", str(data), "--name", "x", *SMALL, *SCRIPTS[script], *argv])[0]
+
+
+def result_of(path):
+    return json.loads(next(path.glob("runs/*/x/result.json")).read_text())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_path, capsys, script):
+    assert call(script, photos) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "1 of 32 pictures cannot be read: " in error and "cat/broken.jpg: not" in error
+    assert call(script, photos, "--skip-broken", "--drop-duplicates", "--test-share", "0.25") == 0
+    lines = capsys.readouterr().out.splitlines()
+    data = result_of(tmp_path)["data"]
+    assert data["broken"] == data["not_pictures"] == data["duplicates_dropped"] == 1 and data["test_share"] == 0.25
+    line = ("2 classes, 22 + 8 pictures, smallest class 11; no test set was given: 25% of each class set aside as one; "
+            "1 file is no picture; 1 broken picture left out; 1 duplicate dropped")
+    validation = "" if script is retrain else "; validation 2"
+    assert lines[0 if script is not classic_nas_trial else 1] == line + validation
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_a_given_validation_set_is_used_by_every_script(tmp_path, call, capsys, script):
+    for split, size in (("train", 10), ("valid", 3), ("test", 2)):
+        make_classes(tmp_path / "set" / split, cat=size, dog=size)
+    assert call(script, tmp_path / "set") == 0
+    assert "2 classes, 20 + 4 pictures, smallest class 10; validation 6" in capsys.readouterr().out
+    result = result_of(tmp_path)
+    if script is not darts_search:
+        assert (result["data"]["train_images"], result["data"]["val_images"]) == (20, 6)
+    assert result["metric"].startswith("validation accuracy")
+
+
+def test_its_size_can_be_less_but_not_more(tmp_path, call, capsys):
+    for split, size in (("train", 10), ("valid", 3), ("test", 2)):
+        make_classes(tmp_path / "set" / split, cat=size, dog=size)
+    assert call(hpo_trial, tmp_path / "set", "--val-size", "4") == 0
+    assert result_of(tmp_path)["data"]["val_images"] == 4
+    assert call(hpo_trial, tmp_path / "set", "--val-size", "7") == 2
+    assert "val_size = 7: at most 6, as many as there are" in capsys.readouterr().err
+
+
+def test_a_class_that_is_too_small_for_validation(tmp_path, call, capsys):
+    make_classes(tmp_path / "set", cat=200, dog=2)
+    assert call(hpo_trial, tmp_path / "set") == 2
+    error = capsys.readouterr().err
+    assert "classes too small, by 1 picture each: 'dog'; besides its test pictures a class needs 1 to train on" in error
+    assert "val_size" not in error and call(retrain, tmp_path / "set") == 0, "which needs no validation"
+
+
+def test_twelve_classes_of_eight(tmp_path, call, capsys):
+    make_classes(tmp_path / "set", **{f"c{number:02}": 8 for number in range(12)})
+    assert call(hpo_trial, tmp_path / "set") == 0
+    assert capsys.readouterr().out.startswith("12 classes, 72 + 24 pictures, smallest class 6;")
+    assert result_of(tmp_path)["data"]["val_images"] == 12
+
+
+def test_the_line_of_known_data(digits_dir, call, capsys):
+    assert call(hpo_trial, "digits", "--data-dir", str(digits_dir), "--train-size", "20", "--val-size", "10") == 0
+    assert capsys.readouterr().out.startswith("10 classes, 1437 + 360 pictures, smallest class 139; validation 10\n")
+
+
+def test_the_search_hands_on_what_the_data_set_is(tmp_path):
+    config = darts_search.settings({"data": "a b", "test_share": 0.3, "skip_broken": True}, {})
+    assert darts_search.next_command(tmp_path, config).endswith("--data 'a b' --test-share 0.3 --skip-broken")
+
+
+def test_the_report_opens_the_data_set_of_the_run(photos, call, tmp_path):
+    argv = ("--skip-broken", "--drop-duplicates", "--test-share", "0.4")
+    assert call(retrain, photos, *argv) == 0
+    [group] = findings.find(tmp_path / "runs").groups.values()
+    found = final_test.final_test(group.runs[0], "cpu")
+    assert found.images == result_of(tmp_path)["test"]["images"] and found.classes == ["cat", "dog"]
+
+
+def test_what_changes_a_data_set_is_known_everywhere():
+    reading = {field.name for field in dataclasses.fields(DataConfig)}
+    assert {"data", "data_dir", *final_test.CHANGES} == reading
+    assert set(PipelineConfig().data_set) == reading and issubclass(PipelineConfig, DataConfig)
+
+
+def test_a_run_goes_on_only_with_the_same_pictures(photos, call, capsys):
+    assert call(hpo_trial, photos, "--skip-broken") == 0
+    (photos / "cat/broken.jpg").unlink()
+    assert call(hpo_trial, photos, "--resume") == 0, "the same pictures"
+    assert call(hpo_trial, photos, "--resume", "--drop-duplicates") == 2
+    assert "data_checksum" in capsys.readouterr().err
+
+
+# ---- the pipeline
+
+
+def test_the_pipeline_tells_before_it_starts(tmp_path, call, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_classes(tmp_path / "set", cat=20, dog=2)
+    for dry in ([], ["--dry-run"]):
+        assert pipeline.main(["--data", "set", *dry]) == 2
+        told = capsys.readouterr()
+        assert "'dog'" in told.err and "too small, by 1 picture each" in told.err
+        assert "17 + 5 pictures, smallest class 1; unequal classes: 'cat' has 16 pictures, 'dog' 1" in told.out
+    assert not (tmp_path / "runs").exists()
+    make(tmp_path / "set/dog/more.png")
+    assert pipeline.main(["--data", "set", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("form", ["flat", "splits", "table"])
+def test_the_pipeline_counts_by_the_same_walk(tmp_path, capsys, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    root = make_classes(tmp_path / "set" / ("Train" if form == "splits" else "."), cat=10, dog=10)
+    make(root / "dog/deep/x.png")
+    (root / "dog/notes.txt").touch()
+    if form == "splits":
+        make_classes(tmp_path / "set/validation", cat=2, dog=2)
+    data = "set"
+    if form == "table":
+        rows = [f"{path.relative_to(tmp_path)},{path.parent.name}\n" for path in sorted(root.glob("*/*.png"))]
+        (tmp_path / "labels.csv").write_text("".join(rows))
+        data = "labels.csv"
+    assert pipeline.main(["--data", data, "--dry-run", "--skip-broken", "--test-share", "0.3"]) == 0
+    told = capsys.readouterr().out
+    line = told.splitlines()[0].removeprefix("# ")
+    assert line == dataset.load(data, "cache", test_share=0.3, skip_broken=True).summary()
+    assert told.count("--test-share 0.3 --skip-broken") == 4 and f"--data {tmp_path / data} " in told
+
+
+def test_a_given_validation_set_in_the_budgets():
+    for budget in budgets.BUDGETS:
+        for stage in budgets.SETTINGS:
+            found = budgets.fitted(budget, stage, 5000, classes=10, given_val=200)
+            assert "val_size" not in found and found.get("train_size", 0) <= 5000
+    assert budgets.fitted("small", "hpo", 5000, classes=10)["val_size"] == 1000
+    assert budgets.fitted("demo", "hpo", 890, classes=120)["train_size"] == 0  # validation takes one a class
+    assert budgets.fitted("demo", "darts", 5000, classes=500)["train_size"] == 0
+
+
+def test_the_settings_of_the_data_are_the_pipelines_own(tmp_path, capsys):
+    assert pipeline.main(["--data", "digits", "--dry-run", "--runs-dir", str(tmp_path), "--set",
+                          "hpo.test_share=0.5"]) == 2
+    assert "set = hpo.test_share: the pipeline sets that itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a #b", "it's", 'two\nlines "x"', "a: b"])
+def test_a_folder_of_any_name_reaches_the_trials(tmp_path, capsys, name):
+    make_classes(tmp_path / name, cat=20, dog=20)
+    argv = ["--data", str(tmp_path / name), "--dry-run", "--runs-dir", str(tmp_path / name / "runs")]
+    config = pipeline.merge(PipelineConfig, pipeline.command_line(PipelineConfig, argv, ""))
+    hpo = pipeline.plan(config, tmp_path / name / "runs")[0]
+    words = pipeline.shlex.split(hpo.config()["trialCommand"])
+    assert words[words.index("--data") + 1] == str(tmp_path / name)
+    assert hpo.config()["experimentWorkingDirectory"] == str(hpo.home)
+
+
+def test_what_to_try_is_there(tmp_path):
+    make_classes(tmp_path / "set/Train", cat=1)
+    assert to_try(str(tmp_path / "set")) == tmp_path / "set"
+    make_classes(tmp_path / "set/TEST", cat=1)
+    (tmp_path / "labels.csv").touch()
+    (tmp_path / "test").mkdir()
+    assert to_try(str(tmp_path / "set")) == tmp_path / "set/TEST"
+    assert to_try(str(tmp_path / "labels.csv")) == tmp_path
