@@ -1,20 +1,22 @@
 """The packed cache of a data set: arrays that are memory-mapped, written once, whole or not at all."""
 
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from files import read_json, write_json
+from files import read_json, read_object, write_json
 from pictures.summary import summary
 
 FORMAT = 3  # of the cache; another number makes old caches be rebuilt
+PATHS = "paths.json"  # in it: the files that were packed
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Pictures:
     given_val: int = 0  # so many of the training images, the last, are a validation set that was given
     counts: Mapping[str, Any] = field(default_factory=dict)  # what was left out or set aside, as in result.json
     notes: tuple[str, ...] = ()
+    folder: Path | None = None  # of the cache
+    root: str = ""  # of the files that were packed
+
+    def paths(self, split: str) -> list[str]:
+        """The files of the images of train or test, in their order; none of a data set that has a name."""
+        found = (read_object(self.folder / PATHS) or {}) if self.folder else {}
+        return [os.path.join(self.root, path) for path in found.get(split, ())]
 
     @property
     def side(self) -> int:
@@ -53,6 +62,8 @@ class Read(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
     given_val: int = 0  # as in Pictures
     broken: int = 0  # pictures that could not be read, and are not among these
+    train_paths: Sequence[str] = ()  # below one root; none where there are no files
+    test_paths: Sequence[str] = ()
 
 
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
@@ -76,6 +87,8 @@ def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
         write_json(work / "meta.json", {
             "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": sizes,
             "test_size": len(test), "given_val": read.given_val, "counts": counts})
+        if read.test_paths:
+            write_json(work / PATHS, {"train": read.train_paths, "test": read.test_paths})
         if cache.exists():  # a truncated or outdated one
             shutil.rmtree(cache)
         os.replace(work, cache)
@@ -127,7 +140,7 @@ def open_cache(cache: Path, name: str) -> Pictures | None:
         return None
     # Mode c (copy on write) shares the pages of the file between processes and gives torch writable memory.
     arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
-    return Pictures(name, meta["checksum"], tuple(meta["classes"]), **arrays,
+    return Pictures(name, meta["checksum"], tuple(meta["classes"]), **arrays, folder=cache,
                     **{key: meta[key] for key in ("test_size", "given_val", "counts")})
 
 
@@ -151,7 +164,9 @@ def _without_duplicates(read: Read) -> tuple[Read, dict[str, int]]:
     given = int((~train[len(train) - read.given_val :]).sum())
     parts = ((compact(images, ~mask), labels[~mask])
              for (images, labels), mask in ((read.train, train), (read.test, test)))
-    return Read(read.classes, *parts, given, read.broken), {"duplicates_dropped": dropped}
+    paths = (list(itertools.compress(paths, ~mask))
+             for paths, mask in ((read.train_paths, train), (read.test_paths, test)))
+    return Read(read.classes, *parts, given, read.broken, *paths), {"duplicates_dropped": dropped}
 
 
 def _repeated(read: Read) -> tuple[np.ndarray, np.ndarray, int]:

@@ -45,7 +45,8 @@ def load(data: str, data_dir: str | os.PathLike, test_share: float = 0.2, skip_b
                 pack(cache, source.read(), drop_duplicates)
                 pictures = open_cache(cache, data)
                 assert pictures is not None, cache
-    return dataclasses.replace(pictures, counts={**source.counts, **pictures.counts}, notes=source.notes)
+    return dataclasses.replace(pictures, counts={**source.counts, **pictures.counts}, notes=source.notes,
+                               root=source.root)
 
 
 class _Source(NamedTuple):
@@ -53,6 +54,7 @@ class _Source(NamedTuple):
     read: Callable[[], Read]
     counts: dict[str, Any]
     notes: tuple[str, ...] = ()
+    root: str = ""
 
 
 def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool) -> _Source:
@@ -62,7 +64,7 @@ def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool) -> 
     found = listed(data, data_dir, test_share, skip_broken)
     key = f"{place_name(data)}-{found.fingerprint()}" + ("-skip-broken" if skip_broken else "")
     broken = data_dir / f"{place_name(data)}-broken.txt"
-    return _Source(key, lambda: read(found, skip_broken, broken), found.counts(), found.notes)
+    return _Source(key, lambda: read(found, skip_broken, broken), found.counts(), found.notes, found.root)
 
 
 # ---- batches

@@ -1,6 +1,7 @@
 """A user's own pictures, a folder or a table: listed, with a test set, and decoded."""
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -59,16 +60,18 @@ def place_name(data: str) -> str:
 
 def read(listing: Listing, skip_broken: bool, list_file: Path) -> Read:
     """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` are a ValueError."""
-    (train, good, broken), (test, _, more) = (
-        _decoded(listing, listing.of(*splits), splits[0]) for splits in (("train", "val"), ("test",)))
+    files, test_files = listing.of("train", "val"), listing.of("test")
+    train, good, broken = _decoded(listing, files, "train")
+    test, good_test, more = _decoded(listing, test_files, "test")
     if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
                                     for path in listing.dangling)]:
         with atomic_write(list_file, "wb") as file:
             file.write(b"".join(os.fsencode(line) + b"\n" for line in broken))
         if not skip_broken:
             raise ValueError(_told(broken, len(listing.files), list_file))
-    val = len(listing.of("val"))
-    return Read(listing.classes, train, test, int(good[len(good) - val :].sum()), len(broken))
+    val = int(good[len(listing.of("train")) :].sum())
+    paths = ([file.path for file in itertools.compress(*those)] for those in ((files, good), (test_files, good_test)))
+    return Read(listing.classes, train, test, val, len(broken), *paths)
 
 
 def _told(broken: list[str], of: int, list_file: Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from own_pictures import make, make_classes
 from pictures.dataset import load
+from pictures.decoding import read_picture
 from pictures.folders import find_pictures, in_folder
 from pictures.listing import Listing
 from pictures.own import listed
@@ -367,6 +368,19 @@ def test_duplicates_can_be_dropped(twice, opened):
     assert kept == {image.tobytes() for images in (before.train_images, before.test_images) for image in images}
     assert len(kept) == len(pictures.train_images) + len(pictures.test_images)
     assert opened().checksum == before.checksum and opened().counts == before.counts
+
+
+def test_each_picture_knows_its_file(twice, opened, tmp_path):
+    """Also when some are left out, and when another path to the folder was packed."""
+    (twice / "train/cat/0.jpg").write_bytes(b"broken")
+    (tmp_path / "link").symlink_to(twice)
+    opened(skip_broken=True, drop_duplicates=True)
+    pictures = opened(tmp_path / "link", skip_broken=True, drop_duplicates=True)
+    for split in ("train", "test"):
+        images, paths = getattr(pictures, f"{split}_images"), pictures.paths(split)
+        assert len(paths) == len(images) and paths[0].startswith(f"{tmp_path}/link/{split}/")
+        assert all(np.array_equal(image[:, :, :3], read_picture(path, 32))
+                   for image, path in zip(images, paths, strict=True))
 
 
 def test_nothing_to_drop_changes_nothing(root, opened):
