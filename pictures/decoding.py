@@ -1,14 +1,14 @@
-"""Anybody's picture files: decoding one, and decoding many ahead of their use in worker processes.
+"""Decoding many picture files ahead of their use, in worker processes.
 
 Needs neither torch nor the network, so that a worker starts in a fraction of a second.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,40 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pictures import reading
+from pictures.preprocess import GreyRange
+from pictures.reading import read_picture
 
 CHUNK = 32  # pictures a task: small enough to spread a batch of large photographs over all workers
 AHEAD = 4  # batches that are decoded, or being decoded, before they are asked for
-
-
-def read_picture(path: str, side: int) -> np.ndarray:
-    """(side, side, 3) uint8; any format and size that Pillow reads. ValueError with one line if it does not.
-
-    Turned as its EXIF data say; of an animation the first picture; what is transparent becomes white.
-    """
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * side, 2 * side))  # lets a large JPEG be decoded at a fraction of its size
-            image = _rgb(ImageOps.exif_transpose(image))
-            if image.size != (side, side):
-                image = image.resize((side, side), Image.Resampling.LANCZOS)
-            return np.asarray(image)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture that Pillow can read") from None
-    except Exception as error:  # the decoders of a broken file raise what they like
-        raise ValueError(f"{path}: broken picture ({error})") from None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion cuts 16 bits off at 255, and shows the colours behind what is transparent."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError("grey values of 32 bits, whose range is not known")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 class Decoded(NamedTuple):
@@ -60,11 +33,12 @@ class Decoded(NamedTuple):
     broken: list[str]  # a line a picture: its path and what is wrong
 
 
-def decode(paths: list[str], side: int) -> Decoded:
+def decode(paths: list[str], side: int, fit: str = "stretch",
+           grey_range: GreyRange | None = None) -> Decoded:
     images, good, broken = np.zeros((len(paths), side, side, 4), np.uint8), [], []
     for path in paths:
         try:
-            images[len(good), :, :, :3] = read_picture(path, side)
+            images[len(good), :, :, :3] = read_picture(path, side, fit, grey_range)
             good.append(path)
         except ValueError as error:
             broken.append(" ".join(str(error).split()))
@@ -80,11 +54,16 @@ class Decoder:
     Processes and not threads: most of the decoding of a small picture is Python, of which only one thread runs at once.
     """
 
-    def __init__(self, side: int, workers: int = 0) -> None:
-        """workers = 0: one a core, less the one that feeds the network."""
-        self.side, self.workers = side, workers or max(1, (os.cpu_count() or 1) - 1)
-        # Not forked: that is unsafe once torch has started its threads.
-        self.pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start_worker)
+    def __init__(self, side: int, workers: int = 0, fit: str = "stretch",
+                 grey_range: GreyRange | None = None) -> None:
+        """workers = 0: one a core, less the one that feeds the network; never more than fit into the memory.
+
+        `how`, what the pictures become, may be set anew before they are asked for: processes start before it is known.
+        """
+        self.how = {"side": side, "fit": fit, "grey_range": grey_range}
+        self.workers = min(workers or max(1, (os.cpu_count() or 1) - 1), reading.most_workers())
+        context = multiprocessing.get_context("spawn")  # not forked: that is unsafe once torch has started its threads
+        self.pool = ProcessPoolExecutor(self.workers, context, _start_worker, (context.Lock(),))
         self.pool.submit(os.getpid)  # the first worker starts now, while this process imports torch
 
     def __enter__(self) -> "Decoder":
@@ -98,7 +77,7 @@ class Decoder:
         paths, pending = iter(paths), deque()
         try:
             while batch := list(itertools.islice(paths, batch_size)):
-                pending.append([self.pool.submit(decode, batch[start : start + CHUNK], self.side)
+                pending.append([self.pool.submit(decode, batch[start : start + CHUNK], **self.how)
                                 for start in range(0, len(batch), CHUNK)])
                 if len(pending) > AHEAD:
                     yield _join([task.result() for task in pending.popleft()])
@@ -113,10 +92,10 @@ def _join(parts: list[Decoded]) -> Decoded:
                    [line for part in parts for line in part.broken])
 
 
-def _start_worker() -> None:
+def _start_worker(turn: contextlib.AbstractContextManager) -> None:
     """Ctrl-C is the parent's to handle; a killed parent must not leave workers behind."""
+    reading.turn = turn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Pillow refuses what is twice as large
     parent = multiprocessing.parent_process()
 
     def follow() -> None:

@@ -1,0 +1,165 @@
+"""Reading anybody's picture file within the bounds of memory, and the range of the grey values in many of them."""
+
+import contextlib
+import functools
+import io
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pictures import preprocess
+from pictures.bare import JPEG, PNG, bare
+
+LARGEST = 2**30  # bytes of a decoded picture
+LARGE = 2**26  # from so many bytes on, pictures are decoded one after another
+COPIES = 3  # of a picture at most: as decoded, in colours, turned
+HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
+
+turn: contextlib.AbstractContextManager = threading.Lock()  # to decode a large picture; workers share one
+
+
+def read_picture(path: str, side: int, fit: str = "stretch",
+                 grey_range: preprocess.GreyRange | None = None) -> np.ndarray:
+    """(side, side, 3) uint8; any format and size that Pillow reads. ValueError with one line if it does not.
+
+    What becomes of it, and what the arguments mean, is in `preprocess.pixels`.
+    """
+    try:
+        return _read(path, side, lambda image: preprocess.pixels(image, side, fit, grey_range))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: too large, {error}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not a picture that Pillow can read{_hint(path)}") from None
+    except Exception as error:  # the decoders of a broken file raise what they like
+        raise ValueError(f"{path}: broken picture ({str(error) or type(error).__name__})") from None
+
+
+def _read(path: str, side: int, use: Callable[[Image.Image], Any]) -> Any:
+    """What `use` makes of an opened picture, if need be without what is in the file beside its pixels."""
+    try:
+        with _opened(path, side) as image:
+            return use(image)
+    except Exception:
+        if not _head(path).startswith((PNG, JPEG)):
+            raise
+        pixels_alone = io.BytesIO(bare(Path(path).read_bytes()))
+    with _opened(pixels_alone, side) as image:
+        return use(image)
+
+
+@contextlib.contextmanager
+def _opened(file: str | io.BytesIO, side: int) -> Iterator[Image.Image]:
+    """An opened picture that may be decoded within the bounds of memory."""
+    _prepare_pillow()
+    try:
+        image = preprocess.opened(file, side)
+    except UnidentifiedImageError:
+        if not _register_heif():
+            raise
+        image = preprocess.opened(file, side)
+    with image, turn if _bytes(image) > LARGE else contextlib.nullcontext():
+        yield image
+
+
+def _bytes(image: Image.Image) -> int:
+    """Of a picture when it is decoded, four a pixel; DecompressionBombError if too many.
+
+    A progressive JPEG, also if read at a fraction, is in memory as the coefficients of its whole size, two bytes each.
+    """
+    scale = (getattr(image, "decoderconfig", ()) or (1,))[0]
+    width, height = (length * scale for length in image.size)
+    size = width * height * (6 if "progressive" in image.info else 4 / scale**2)
+    if size > LARGEST:
+        raise Image.DecompressionBombError(f"{width} x {height} pixels: {size / 2**30:.2f} GiB of memory, more than "
+                                           f"the {LARGEST / 2**30:g} GiB that a picture may take")
+    return int(size)
+
+
+@functools.cache
+def _prepare_pillow() -> None:
+    """Its own bound is on what a file holds, not on what is decoded; its warnings are of tags that nobody asks for."""
+    Image.MAX_IMAGE_PIXELS = None
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@functools.cache
+def _register_heif() -> bool:
+    """Whether pillow-heif is installed; Pillow then reads HEIC."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _hint(path: str) -> str:
+    head = _head(path)
+    if head[4:8] != b"ftyp" or head[8:12] not in HEIF or _register_heif():
+        return ""
+    return ("; HEIC takes the package pillow-heif (pip install pillow-heif)" if not head[8:].startswith(b"avi") else
+            "; AVIF takes Pillow 11.3 or later")
+
+
+def _head(path: str) -> bytes:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(26)
+    return b""
+
+
+# ---- the range of grey values of more than 8 bits
+
+
+def grey_range(paths: Iterable[str]) -> dict[str, preprocess.Range]:
+    """One range for all pictures whose files do not tell theirs, of integer and of floating values; {} without any.
+
+    These are decoded for it, of others the first bytes are read. Broken ones are left to those who use them.
+    """
+    found: dict[str, preprocess.Range] = {}
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, most_workers())) as pool:
+        for kind, low, high in filter(None, pool.map(_extremes, paths)):
+            least, most = found.get(kind, (low, high))
+            found[kind] = min(least, low), max(most, high)
+    return {kind: preprocess.spanning(*extremes) for kind, extremes in sorted(found.items())}
+
+
+def _extremes(path: str) -> tuple[str, float, float] | None:
+    """The kind, the smallest and the largest value of such a picture."""
+    head = _head(path)
+    if head.startswith((JPEG, b"GIF8")) or (head.startswith(PNG) and head[24:25] <= b"\x08"):  # bits a sample
+        return None
+
+    def use(image: Image.Image) -> tuple[str, float, float] | None:
+        if not preprocess.is_deep(image) or preprocess.told_range(image):
+            return None
+        return preprocess.kind(image), *preprocess.extremes(image)
+
+    try:
+        return _read(path, 1, use)
+    except Exception:  # as above
+        return None
+
+
+# ---- memory
+
+
+def most_workers() -> int:
+    """So many decode at once in at most half of the memory: small pictures all of them, a largest one of them."""
+    room = _memory() / 2 - COPIES * LARGEST
+    return max(1, int(room / (COPIES * LARGE + 2**26)))  # and what a process takes by itself
+
+
+def _memory() -> int:
+    """Bytes of this machine, or fewer if its container is allowed fewer."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file; "max"
+            found.append(int(Path(limit).read_text()))
+    return min(found)
