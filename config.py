@@ -184,13 +184,15 @@ class RetrainConfig(TrainingConfig):
 class PredictConfig:
     """predict.py: a trained network over pictures, or its export."""
 
-    model: str = setting("", "trained model file, such as the model.pt of a run's folder")
+    model: str = setting("", "trained model file, such as the model.pt of a run's folder, or its export as .onnx")
     images: str = setting("", "a picture, or a folder of pictures with its subfolders; for an export, to verify it on")
     json: bool = setting(False, "a JSON line a picture with the probabilities of all classes, instead of a table")
     tta: bool = setting(False, "mean of the probabilities of each picture and of its mirror image")
-    out: str = setting("", "file for the predictions or the exported network; empty: standard output, and beside model")
+    out: str = setting("", "file for the predictions or the exported network, never one of the pictures or the model; "
+                       "empty: standard output, and beside model")
     batch_size: int = setting(256, "pictures a forward pass", minimum=1)
-    workers: int = setting(0, "processes that decode pictures; 0: one a core, less one", minimum=0)
+    workers: int = setting(0, "processes that decode pictures; 0: one a core, less one; never more than half of the "
+                           "memory holds", minimum=0)
     device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "auto: as for training", choices=("auto", "fp32", "bf16"))
     export: str = setting("none", "write the network in this format and verify it", choices=("none", "onnx", "torch"))

@@ -2,27 +2,29 @@
 
     python predict.py --model runs/retrain/NAME/model.pt --images FOLDER               path, class, probability
     python predict.py --model runs/retrain/NAME/model.pt --images FOLDER --json --out predictions.jsonl
-    python predict.py --model runs/retrain/NAME/model.pt --export onnx                  model.onnx and MODEL_CARD.md
+    python predict.py --model runs/retrain/NAME/model.pt --export onnx     model.onnx, preprocess.py and MODEL_CARD.md
+    python predict.py --model model.onnx --images FOLDER                                by onnxruntime, on the CPU
 
-Any format and size that Pillow reads, any number of pictures. Exit code 1: some pictures could not be decoded (they
-are listed at the end, the others are predicted), or an export does not compute what the original does. 2: a mistake in
-the command, nothing was predicted.
+Any format and size that Pillow reads, any number of pictures. Standard output is for programs; a summary goes to
+standard error, with the accuracy where all pictures are in folders that are named as the classes. Exit code 1: some
+pictures could not be decoded (they are listed at the end, the others are predicted), or an export does not compute what
+the original does. 2: a mistake in the command, nothing was predicted.
 """
 
 import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from config import PredictConfig, command_line, merge, run_script
 from files import atomic_write
 from pictures import SIDE
 from pictures.decoding import Decoded, Decoder
 from pictures.folders import find_pictures
-from pictures.known import mirrored_in
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
 
     from artifacts.model_file import TrainedModel
 
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})  # in a table
 VERIFIED = 256  # pictures of --images that an export is verified on
 PIECE = 32  # pictures a forward pass on a CPU, whose caches hold their feature maps; those of 256 they do not
 
@@ -44,10 +47,33 @@ def run(argv: list[str] | None) -> int:
         raise ValueError("model is missing: give a trained model file, --model FILE")
     if not config.images and config.export == "none":
         raise ValueError("images is missing: give a picture or a folder of pictures, --images PATH")
+    check_out(config)
     count = count_pictures(config.images)
     if config.export != "none":
         return export_model(config)
     return predict(config, count)
+
+
+def is_onnx(path: str) -> bool:
+    return path.lower().endswith(".onnx")
+
+
+def check_out(config: PredictConfig) -> None:
+    """ValueError if something that is no earlier output is at the place of --out."""
+    out = Path(config.out)
+    if not config.out or not os.path.lexists(out):
+        return
+    if out.exists() and not out.is_file():
+        raise ValueError(f"out = {config.out!r}: a {'folder' if out.is_dir() else 'device or pipe'}; give a file")
+    if _is_same(config.out, config.model):
+        raise ValueError(f"out = {config.out!r}: the model itself, which would be overwritten")
+    if config.images and (Path(config.images).resolve() in (out.resolve(), *out.resolve().parents)
+                          or any(_is_same(config.out, path) for path in find_pictures(config.images))):
+        raise ValueError(f"out = {config.out!r}: one of the files of --images, which would be overwritten")
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def count_pictures(images: str) -> int:
@@ -65,41 +91,68 @@ def count_pictures(images: str) -> int:
 # ---- predictions
 
 
+class Network(NamedTuple):
+    """What predictions need of a trained network, whatever file it is from."""
+
+    classes: tuple[str, ...]
+    preprocess: dict[str, Any]  # the arguments of pictures.preprocess
+    classify: Callable[["np.ndarray"], "np.ndarray"]  # images (N, side, side, 4) uint8 -> probabilities (N, classes)
+
+
 def predict(config: PredictConfig, count: int) -> int:
     """Write a line a picture; returns the exit code."""
+    started, whole, broken = time.monotonic(), False, []
     with Decoder(SIDE, config.workers) as decoder:
         from tqdm import tqdm
 
-        from artifacts.model_file import load_model
-        from training.hardware import pick_device
+        from reporting.predictions import Tally
 
-        trained = load_model(Path(config.model), pick_device(config.device))
-        if config.tta and never_mirrored(trained.facts):
-            raise ValueError("tta = True: this network was trained without mirrored pictures, and would misread them")
-        classify = classifier(trained, config.precision, config.tta)
-        broken: list[str] = []
+        network = (onnx_network if is_onnx(config.model) else torch_network)(config)
+        decoder.how, tally = network.preprocess, Tally(config.images, network.classes)
         with output(config.out) as file, tqdm(total=count, unit=" pictures", disable=None, delay=1) as bar:
             if not config.json:
                 file.write("path\tclass\tprobability\n")
             for batch in decoder.batches(find_pictures(config.images), config.batch_size):
                 broken += batch.broken
-                file.writelines(lines(batch, classify(batch.images), trained.classes, config.json))
+                probabilities = network.classify(batch.images)
+                file.writelines(lines(batch, probabilities, network.classes, config.json))
+                tally.add(batch.paths, (network.classes[best] for best in probabilities.argmax(1)))
                 bar.update(len(batch.paths) + len(batch.broken))
-    for line in broken:
+            file.flush()
+            whole = True  # and not left by a reader that has seen enough
+    for line in (*(tally.lines(time.monotonic() - started) if whole else ()), *broken):
         print(line, file=sys.stderr)
     if broken:
         print(f"{len(broken)} of {count} files could not be decoded", file=sys.stderr)
     return 1 if broken else 0
 
 
-def never_mirrored(facts: Mapping[str, Any]) -> bool:
-    """As far as the facts of the model file tell; `auto` is what pictures.dataset.training_batches makes of it."""
-    flip, data = (facts.get("config") or {}).get("flip"), (facts.get("data") or {}).get("name")
-    return flip == "off" or (flip in ("auto", None) and not mirrored_in(data))
+def torch_network(config: PredictConfig) -> Network:
+    from artifacts.model_file import load_model
+    from training.hardware import pick_device
+
+    trained = load_model(Path(config.model), pick_device(config.device))
+    if config.tta and not trained.mirrored:
+        raise ValueError("tta = True: this network was trained without mirrored pictures, and would misread them")
+    return Network(trained.classes, trained.preprocess, classifier(trained, config.precision, config.tta))
+
+
+def onnx_network(config: PredictConfig) -> Network:
+    from artifacts.onnx_file import load_onnx, onnx_classifier
+
+    for key, value, allowed in (("device", config.device, "cpu"), ("precision", config.precision, "fp32")):
+        if value not in ("auto", allowed):
+            raise ValueError(f"{key} = {value!r}: an ONNX file runs on the CPU as it is, {key} is {allowed}")
+    model = load_onnx(Path(config.model))
+    if config.tta and not model.mirrored:
+        reason = ("the file does not tell whether its network was trained with mirrored pictures; export it anew"
+                  if model.mirrored is None else "its network was trained without mirrored pictures")
+        raise ValueError(f"tta = True: {reason}")
+    return Network(model.classes, model.preprocess, onnx_classifier(model, config.tta, PIECE))
 
 
 def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[["np.ndarray"], "np.ndarray"]:
-    """A function from images (N, 32, 32, 4) uint8 to probabilities (N, classes) float32, the softmax of the logits.
+    """A function from images (N, side, side, 4) uint8 to probabilities (N, classes) float32, the softmax of the logits.
 
     With `tta`, test-time augmentation, the mean of those of the images and of their mirror images.
     """
@@ -121,7 +174,7 @@ def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[[
     def classify(images: "np.ndarray") -> "np.ndarray":
         if not len(images):
             return images.reshape(0, len(trained.classes)).astype("float32")
-        x = trained.normalization(words(torch.from_numpy(images)).to(device))  # (N, 3, 32, 32)
+        x = trained.normalization(words(torch.from_numpy(images)).to(device))  # (N, 3, side, side)
         p = probabilities(x)
         if tta:
             p = (p + probabilities(x.flip(3))) / 2
@@ -139,7 +192,7 @@ def lines(batch: Decoded, probabilities: "np.ndarray", classes: tuple[str, ...],
             yield json.dumps(record, allow_nan=False) + "\n"
         else:
             name = os.fsencode(path).decode(errors="replace")  # a name need not be valid Unicode
-            yield f"{name}\t{classes[best]}\t{row[best]:.4f}\n"
+            yield f"{name.translate(ESCAPES)}\t{classes[best].translate(ESCAPES)}\t{row[best]:.4f}\n"
 
 
 @contextlib.contextmanager
@@ -163,29 +216,33 @@ def export_model(config: PredictConfig) -> int:
     """Write the network, verified, and its model card; returns the exit code."""
     import torch
 
-    from artifacts.export import FORMATS, ExportDiffers, export
+    from artifacts.export import FORMATS, ExportDiffers, export, preprocess_beside, write_preprocess
     from artifacts.model_card import write_model_card
     from artifacts.model_file import load_model
 
+    if is_onnx(config.model):
+        raise ValueError(f"model = {config.model!r}: it is exported already; an export is made from a model.pt")
     trained = load_model(Path(config.model), torch.device("cpu"))
     path = Path(config.out or Path(config.model).with_suffix(FORMATS[config.export].suffix))
+    beside = preprocess_beside(path)
     try:
-        differences = export(trained, config.export, path, config.tolerance, first_pictures(config))
+        differences = export(trained, config.export, path, config.tolerance, first_pictures(config, trained))
     except ExportDiffers as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     for name, difference in differences.items():
         print(f"largest difference of the logits on {name}: {difference:.2g} (tolerance {config.tolerance:g})")
+    write_preprocess(beside)
     card = write_model_card(path.parent, trained, Path(config.model).parent)
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), {card}")
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB), {beside}, {card}")
     return 0
 
 
-def first_pictures(config: PredictConfig) -> "np.ndarray | None":
-    """Some pictures to verify an export on, (N, 32, 32, 4) uint8; those that cannot be decoded do not count."""
+def first_pictures(config: PredictConfig, trained: "TrainedModel") -> "np.ndarray | None":
+    """Some pictures to verify an export on, (N, side, side, 4) uint8; those that cannot be decoded do not count."""
     if not config.images:
         return None
-    with Decoder(SIDE, workers=1) as decoder:
+    with Decoder(**trained.preprocess, workers=1) as decoder:
         return next(decoder.batches(find_pictures(config.images), VERIFIED)).images
 
 

@@ -1,7 +1,8 @@
 """A trained network for other programs: as ONNX, or as torch.export's own archive; always compared with the original.
 
-What is exported takes pictures (N, 3, 32, 32) float32, red, green and blue in 0..1, any N, and gives logits
-(N, classes) float32: the normalisation is inside. The class names, in the order of the logits, are in the metadata.
+What is exported takes pictures (N, 3, side, side) float32, red, green and blue in 0..1, any N, and gives logits
+(N, classes) float32: the normalisation is inside. The metadata hold, as JSON, the names of the classes in the order of
+the logits, what pictures.preprocess makes the pictures by, and whether mirrored pictures were trained on.
 """
 
 import copy
@@ -9,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 
 from artifacts.model_file import TrainedModel
 from files import atomic_write
-from pictures import SIDE
+from pictures import preprocess
 from pictures.augmentation import words
 
 BATCHES = (1, 7, 32)  # sizes of the batches that an export is verified on
@@ -35,7 +37,7 @@ class ExportDiffers(Exception):
 
 
 class WithNormalization(nn.Module):
-    """Pictures (N, 3, 32, 32) in 0..1 -> logits."""
+    """Pictures (N, 3, side, side) in 0..1 -> logits."""
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -51,15 +53,14 @@ def export(trained: TrainedModel, format: str, path: str | os.PathLike, toleranc
            real: np.ndarray | None = None) -> dict[str, float]:
     """Write the network of `trained`, which is on the CPU, to `path`; returns the largest differences of its logits.
 
-    They are those of random pictures and, if `real` (N, 32, 32, 4) uint8 has any, of these. ExportDiffers if one is
+    They are those of random pictures and, if `real` (N, side, side, 4) uint8 has any, of these. ExportDiffers if one is
     above `tolerance`; then, as after any error, nothing is written.
     """
     chosen = FORMATS[format]
     with atomic_write(path, "wb") as file:
-        content = chosen.dump(_program(trained), {"classes": json.dumps(trained.classes),
-                                                  "network": json.dumps(trained.network)})
+        content = chosen.dump(_program(trained), metadata(trained))
         exported = chosen.open(content)
-        differences = {"random pictures": _difference(trained, exported, _random_pictures())}
+        differences = {"random pictures": _difference(trained, exported, _random_pictures(trained.side))}
         if real is not None and len(real):
             differences["your pictures"] = _difference(trained, exported, [real])
         for name, difference in differences.items():
@@ -70,11 +71,30 @@ def export(trained: TrainedModel, format: str, path: str | os.PathLike, toleranc
     return differences
 
 
+def metadata(trained: TrainedModel) -> dict[str, str]:
+    facts = {"classes": trained.classes, "network": trained.network, "preprocess": trained.preprocess,
+             "mirrored": trained.mirrored}
+    return {key: json.dumps(value) for key, value in facts.items()}
+
+
+def preprocess_beside(path: str | os.PathLike) -> Path:
+    """Where a copy of pictures/preprocess.py goes; ValueError if another file of that name is there."""
+    beside, title = Path(path).parent / "preprocess.py", preprocess.__doc__.partition("\n")[0]
+    if beside.exists() and title.encode() not in beside.read_bytes():
+        raise ValueError(f"out = {str(path)!r}: {beside} is there and would be overwritten; take another folder")
+    return beside
+
+
+def write_preprocess(beside: Path) -> None:
+    with atomic_write(beside) as file:
+        file.write(Path(preprocess.__file__).read_text(encoding="utf-8"))
+
+
 def _program(trained: TrainedModel) -> torch.export.ExportedProgram:
     # A copy in the usual memory format, so that the layout of training leaves no trace in the graph.
     network = copy.deepcopy(trained.model).to(memory_format=torch.contiguous_format)
     model = WithNormalization(network, trained.normalization.mean, trained.normalization.std).eval()
-    example = torch.rand(4, 3, SIDE, SIDE)
+    example = torch.rand(4, 3, trained.side, trained.side)
     with torch.no_grad():
         return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
@@ -114,18 +134,17 @@ FORMATS = {"onnx": Format(".onnx", _dump_onnx, _open_onnx), "torch": Format(".pt
 # ---- verification
 
 
-def _random_pictures() -> Iterator[np.ndarray]:
+def _random_pictures(side: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     for size in BATCHES:
-        yield rng.integers(0, 256, (size, SIDE, SIDE, 4), dtype=np.uint8)
+        yield rng.integers(0, 256, (size, side, side, 4), dtype=np.uint8)
 
 
 @torch.no_grad()
 def _difference(trained: TrainedModel, exported: Runner, batches: Iterator[np.ndarray] | list[np.ndarray]) -> float:
     """Largest absolute difference of a logit; the original gets its pictures as in training, from bytes."""
     largest = 0.0
-    for images in batches:  # (N, 32, 32, 4) uint8
+    for images in batches:  # (N, side, side, 4) uint8
         expected = trained.model(trained.normalization(words(torch.from_numpy(images)))).numpy()
-        pictures = images[..., :3].transpose(0, 3, 1, 2).astype(np.float32) / 255
-        largest = np.maximum(largest, np.abs(exported(np.ascontiguousarray(pictures)) - expected).max())
+        largest = np.maximum(largest, np.abs(exported(preprocess.scaled(images[..., :3])) - expected).max())
     return float(largest)  # nan if one is

@@ -13,6 +13,7 @@ from typing import Any
 from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
 from pictures.known import DATASETS
+from pictures.preprocess import FITS
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
@@ -22,7 +23,7 @@ RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "e
 OWN_LICENCE = "The user's own pictures, a folder or a table of them: their licence is the user's to know and to state."
 LIMITS = (
     "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",
-    "Every picture is brought to 32x32 pixels, not keeping its proportions; what is too small to see then is lost.",
+    "Every picture is brought to {side}x{side} pixels, {fit}; what is too small to see then is lost.",
     "Its probabilities are the softmax of its logits; how well they are calibrated was not measured.",
     "The figures hold for pictures like those it was trained on; other cameras, crops or times were not measured.",
 )
@@ -62,8 +63,15 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
     yield from table({key: config[key] for key in RECIPE if key in config} or {"settings": None})
     yield from ("## Figures", "")
     yield from table(figures(known))
-    yield from (LAST_EPOCH, "", "## Limits", "", *(f"- {line}" for line in LIMITS), "", "## How to load", "")
-    yield from loading(folder)
+    yield from (LAST_EPOCH, "", "## Limits", "", *limits(trained), "", "## How to load", "")
+    yield from loading(folder, trained.side)
+
+
+def limits(trained: TrainedModel) -> Iterator[str]:
+    how = trained.preprocess
+    yield from (f"- {line.format(side=how['side'], fit=FITS[how['fit']])}" for line in LIMITS)
+    for kind, (low, high) in (how["grey_range"] or {}).items():
+        yield f"- Grey values of more than 8 bits, {kind}: {low:.10g} is shown as black, {high:.10g} as white."
 
 
 LAST_EPOCH = ("Accuracies are shares of the pictures, in 0..1, of one training with the seed above. `last` is the last "
@@ -117,58 +125,57 @@ from pictures.decoding import decode
 from predict import classifier
 
 trained = load_model(Path("{name}"), torch.device("cpu"))
-batch = decode(["picture.jpg"], side=32)
-[probabilities] = classifier(trained, precision="fp32", tta=False)(batch.images)
+found = decode(["picture.jpg"], **trained.preprocess)
+[probabilities] = classifier(trained, precision="fp32", tta=False)(found.images)
 print(trained.classes[probabilities.argmax()], probabilities.max())
 ```
 ''',
     ".onnx": '''
-{name}, with onnxruntime, numpy and Pillow. In: pictures (N, 3, 32, 32) float32, RGB in 0..1. Out: logits (N, classes).
+{name}, with onnxruntime, numpy, Pillow and the preprocess.py that lies here. In: pictures (N, 3, {side}, {side})
+float32, RGB in 0..1. Out: logits (N, classes). Or, in the root of the repository:
+`python predict.py --model {name} --images FOLDER`.
 
 ```python
 import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+
+from preprocess import batch
 
 session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])
-classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-with Image.open("picture.jpg") as image:
-    small = ImageOps.exif_transpose(image).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
-pictures = np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255
+metadata = {{key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}}
+pictures = batch(["picture.jpg"], **metadata["preprocess"])
 [[logits]] = session.run(["logits"], {{"pictures": pictures}})
 probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-print(classes[probabilities.argmax()], probabilities.max())
+print(metadata["classes"][probabilities.argmax()], probabilities.max())
 ```
 ''',
     ".pt2": '''
-{name}, with PyTorch alone; the same input and output.
+{name}, with PyTorch, numpy, Pillow and the preprocess.py that lies here; the same input and output.
 
 ```python
 import json
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
-metadata = {{"classes": ""}}
+from preprocess import batch
+
+metadata = {{"classes": "", "preprocess": ""}}
 model = torch.export.load("{name}", extra_files=metadata).module()
 classes = json.loads(metadata["classes"])
-with Image.open("picture.jpg") as image:
-    small = ImageOps.exif_transpose(image).convert("RGB").resize((32, 32), Image.Resampling.LANCZOS)
-pictures = torch.from_numpy(np.asarray(small, np.float32).transpose(2, 0, 1)[None] / 255)
+pictures = batch(["picture.jpg"], **json.loads(metadata["preprocess"]))
 with torch.no_grad():
-    probabilities = model(pictures).softmax(1)[0]
+    probabilities = model(torch.from_numpy(pictures)).softmax(1)[0]
 print(classes[int(probabilities.argmax())], float(probabilities.max()))
 ```
 ''',
 }
 
 
-def loading(folder: Path) -> Iterator[str]:
+def loading(folder: Path, side: int) -> Iterator[str]:
     files = sorted(path.name for path in folder.iterdir() if path.suffix in LOAD and path.name != "checkpoint.pt")
     for name in files:
-        yield LOAD[Path(name).suffix].format(name=name).lstrip("\n")
+        yield LOAD[Path(name).suffix].format(name=name, side=side).lstrip("\n")
     if not files:
         yield "There was no model file in this folder when the card was written."

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from artifacts.file_kinds import kind_of
 from files import atomic_write
 from models import build_model
 from models.darts.genotype import Genotype
 from models.darts.network import DartsNetwork
 from pictures import SIDE
 from pictures.augmentation import Normalization
+from pictures.known import mirrored_in
 
 FORMAT = 1
 KIND = "trained model"  # tells the file from a checkpoint
@@ -32,6 +34,26 @@ class TrainedModel(NamedTuple):
     normalization: Normalization
     classes: tuple[str, ...]
     facts: dict[str, Any]
+
+    @property
+    def side(self) -> int:
+        """Of the pictures that it takes, in pixels."""
+        return self.network.get("side", SIDE)
+
+    @property
+    def preprocess(self) -> dict[str, Any]:
+        """How its pictures were read, and new ones are: the arguments of pictures.preprocess."""
+        data = self.facts.get("data") or {}
+        return {"side": self.side, "fit": data.get("fit", "stretch"), "grey_range": data.get("grey_range")}
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether it was trained with mirrored pictures too, as far as the facts tell.
+
+        `auto` is what pictures.dataset.training_batches makes of it.
+        """
+        flip, data = (self.facts.get("config") or {}).get("flip"), (self.facts.get("data") or {}).get("name")
+        return flip == "on" or (flip in ("auto", None) and mirrored_in(data))
 
 
 def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
@@ -95,10 +117,13 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """The content of a model file, of the format that this version reads."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a trained model is wanted, such as the model.pt of a run's folder")
+    if kind := kind_of(path):
+        raise ValueError(f"{path}: not a model file (it is {kind})")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
-            zipfile.BadZipFile) as error:
+    except pickle.UnpicklingError:  # torch would advise to load it in an unsafe way
+        raise ValueError(f"{path}: not a whole model file (it cannot be read as tensors and plain types)") from None
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path}: not a whole model file ({reason})") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:

@@ -29,7 +29,12 @@ def batch(paths: Iterable[str], side: int, fit: str = "stretch", grey_range: Gre
     for path in paths:
         with opened(path, side) as image:
             images.append(pixels(image, side, fit, grey_range))
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2), np.float32) / 255
+    return scaled(np.stack(images))
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    """(N, side, side, 3) uint8 -> (N, 3, side, side) float32 in 0..1."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / 255
 
 
 def opened(file: object, side: int) -> Image.Image:

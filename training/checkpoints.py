@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from artifacts.file_kinds import kind_of
 from files import atomic_write
 
 FORMAT = 1
@@ -36,11 +37,15 @@ def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) 
     """
     if not path.exists():
         raise ValueError(f"resume: there is no checkpoint {path}")
+    if kind := kind_of(path):
+        raise ValueError(f"{path}: not a whole checkpoint (it is {kind}); delete it to start anew")
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         version, theirs = saved["format"], saved["identity"]
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
+        unsafe = isinstance(error, pickle.UnpicklingError)  # torch would advise to load it in an unsafe way
+        reason = ("it cannot be read as tensors and plain types" if unsafe else
+                  (str(error) or "it is empty").splitlines()[0])
         raise ValueError(f"{path}: not a whole checkpoint ({reason}); delete it to start anew") from None
     if version != FORMAT:
         raise ValueError(f"{path}: format {version}, this version reads {FORMAT}; delete it to start anew")

@@ -2,13 +2,17 @@
 
 import errno
 import functools
+import importlib.util
 import io
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -17,9 +21,13 @@ from PIL import Image
 import predict
 import small_models
 from artifacts import export
+from conftest import ROOT
 from models import MODELS
+from pictures import preprocess
+from pictures.decoding import decode
 
 QUICK = [("darts", "onnx"), ("darts", "torch"), ("classic_nas", "onnx")]
+FACTS = {"data": {"name": "x", "grey_range": {"integer": [0, 4095]}}}
 SLOW = [("classic_nas", "torch"), ("resnet18", "torch"), *((family, "onnx") for family in MODELS)]
 
 
@@ -29,7 +37,7 @@ def exported(tmp_path_factory):
     @functools.cache
     def model_file(family):
         path = tmp_path_factory.mktemp(family) / "model.pt"
-        small_models.write(path, family)
+        small_models.write(path, family, FACTS)
         return path
 
     @functools.cache
@@ -103,6 +111,7 @@ def test_the_code_in_the_model_card_runs(exported, monkeypatch, capsys, file):
     exported("darts", "torch")
     model_file = exported("darts", "onnx")  # the card of the later one names both
     monkeypatch.chdir(model_file.parent)
+    monkeypatch.syspath_prepend(model_file.parent)  # for preprocess.py
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("picture.jpg", quality=95)
     blocks = re.findall(r"```python\n(.*?)```", Path("MODEL_CARD.md").read_text(), re.DOTALL)
@@ -118,6 +127,139 @@ def test_the_code_in_the_model_card_runs(exported, monkeypatch, capsys, file):
     assert float(probability) == pytest.approx(expected.max(), abs=1e-4)
 
 
+RUN = """
+import re, sys
+blocks = re.findall("```python\\n(.*?)```", open("MODEL_CARD.md").read(), re.DOTALL)
+[code] = [block for block in blocks if f'"{sys.argv[1]}"' in block]
+for path in sys.argv[2:]:
+    exec(code.replace("picture.jpg", path))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures_of_all_kinds(tmp_path_factory):
+    """A large JPEG, which is read at a fraction; transparent; turned by its EXIF data; 16 bits of grey; broken EXIF."""
+    folder, exif, rng = tmp_path_factory.mktemp("kinds"), Image.Exif(), np.random.default_rng(0)
+    exif[0x0112] = 6
+    blocks = Image.fromarray(rng.integers(0, 256, (7, 9, 4), dtype=np.uint8)).resize((900, 500))
+    blocks.convert("RGB").save(folder / "large.jpg")
+    blocks.save(folder / "transparent.png")
+    blocks.convert("P").save(folder / "palette.gif", transparency=3)
+    blocks.convert("RGB").save(folder / "turned.jpg", exif=exif)
+    blocks.convert("RGB").save(folder / "bad_exif.png", exif=b"no EXIF data")
+    Image.fromarray(np.asarray(blocks.convert("L")).astype(np.uint16) * 16).save(folder / "grey.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def both(exported):
+    """A folder with a network in all three formats."""
+    exported("darts", "torch")
+    return exported("darts", "onnx").parent
+
+
+def predicted(capsys, model, images, *more):
+    """What predict.py says of a folder: path -> record; in fp32."""
+    capsys.readouterr()
+    argv = ["--model", str(model), "--images", str(images), "--json", "--workers", "1", "--precision", "fp32", *more]
+    assert predict.main(argv) == 0
+    return {record["path"]: record for record in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.pt2"])
+def test_the_model_card_gives_what_predict_gives(both, pictures_of_all_kinds, capsys, file):
+    """In a process that knows nothing of this repository."""
+    folder, paths = both, pictures_of_all_kinds
+    expected = predicted(capsys, folder / "model.pt", Path(paths[0]).parent)
+    done = subprocess.run([sys.executable, "-c", RUN, file, *paths], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert [name for name, _ in found] == [expected[path]["class"] for path in paths]
+    assert [float(p) for _, p in found] == pytest.approx([expected[path]["probability"] for path in paths], abs=1e-4)
+
+
+def test_the_shipped_preprocessing_is_that_of_predict_bit_by_bit(both, pictures_of_all_kinds):
+    shipped = both / "preprocess.py"
+    assert shipped.read_bytes() == (ROOT / "pictures" / "preprocess.py").read_bytes()
+    spec = importlib.util.spec_from_file_location("shipped", shipped)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    metadata, _ = by_onnxruntime(both / "model.onnx")
+    how = json.loads(metadata["preprocess"])
+    assert how == {"side": 32, "fit": "stretch", "grey_range": {"integer": [0, 4095]}}
+    for fit in preprocess.FITS:
+        pictures = module.batch(pictures_of_all_kinds, **how | {"fit": fit})
+        decoded = decode(pictures_of_all_kinds, **how | {"fit": fit})
+        assert not decoded.broken and pictures.dtype == np.float32
+        assert np.array_equal(pictures.transpose(0, 2, 3, 1), decoded.images[..., :3] / np.float32(255))
+        assert all(image.std() > 0.1 for image in pictures)  # nothing is black
+
+
+@pytest.mark.parametrize("tta", [[], ["--tta"]])
+def test_predict_takes_the_export(both, pictures_of_all_kinds, capsys, tta):
+    """The same lines as of model.pt."""
+    images = Path(pictures_of_all_kinds[0]).parent
+    expected, found = (predicted(capsys, both / name, images, *tta) for name in ("model.pt", "model.onnx"))
+    assert list(found) == list(expected)
+    for path, record in expected.items():
+        assert list(found[path]) == list(record) and found[path]["class"] == record["class"]
+        assert found[path]["probabilities"] == pytest.approx(record["probabilities"], abs=1e-5)
+
+
+def test_an_export_of_a_network_without_mirror_images_refuses_tta(traced, tmp_path, capsys, pictures_of_all_kinds):
+    small_models.write(tmp_path / "model.pt", facts={"config": {"flip": "off"}})
+    assert predict.main(["--model", str(tmp_path / "model.pt"), "--export", "onnx"]) == 0
+    argv = ["--model", str(tmp_path / "model.onnx"), "--images", pictures_of_all_kinds[0], "--tta"]
+    assert predict.main(argv) == 2
+    assert "tta = True: its network was trained without mirrored pictures" in capsys.readouterr().err
+    model = onnx.load(tmp_path / "model.onnx")  # as it was written before
+    for entry in [entry for entry in model.metadata_props if entry.key in ("mirrored", "preprocess")]:
+        model.metadata_props.remove(entry)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert predict.main(argv) == 2
+    assert "tta = True: the file does not tell whether" in capsys.readouterr().err
+    assert predict.main(argv[:-1]) == 0
+
+
+@pytest.mark.parametrize(("content", "argv", "words"), [
+    (b"<html><title>Sign in", [], "not a model file (it is a web page"),
+    (b"\x08\x0a\x12\x07pytorch\xff\xff", [], "not a whole ONNX file"),
+    (None, [], "no such file"),
+    (b"", ["--precision", "bf16"], "precision = 'bf16'"),
+    (b"", ["--device", "cuda"], "device = 'cuda'"),
+    (b"", ["--export", "torch"], "it is exported already"),
+])
+def test_what_cannot_be_done_with_an_onnx_file(tmp_path, capsys, content, argv, words, pictures_of_all_kinds):
+    if content is not None:
+        (tmp_path / "a.onnx").write_bytes(content)
+    assert predict.main(["--model", str(tmp_path / "a.onnx"), "--images", pictures_of_all_kinds[0], *argv]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_an_onnx_file_of_others_has_no_classes(both, tmp_path, capsys, pictures_of_all_kinds):
+    model = onnx.load(both / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "a.onnx")
+    assert predict.main(["--model", str(tmp_path / "a.onnx"), "--images", pictures_of_all_kinds[0]]) == 2
+    assert "its metadata have no classes" in capsys.readouterr().err
+
+
+def test_predicting_with_an_export_takes_no_torch():
+    code = "import sys, predict, artifacts.onnx_file, reporting.predictions; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_preprocess_py_of_somebody_else_stays(traced, darts_file, tmp_path, capsys):
+    (tmp_path / "preprocess.py").write_text("# mine")
+    argv = ["--model", str(darts_file), "--export", "torch", "--out", str(tmp_path / "net.pt2")]
+    assert predict.main(argv) == 2
+    assert "preprocess.py is there and would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "preprocess.py").read_text() == "# mine" and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "preprocess.py").unlink()
+    assert predict.main(argv) == 0 and predict.main(argv) == 0  # but our own is written anew
+
+
 def test_an_export_is_verified_on_real_pictures_too(traced, darts_file, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for i in range(3):
@@ -128,7 +270,7 @@ def test_an_export_is_verified_on_real_pictures_too(traced, darts_file, tmp_path
     out = capsys.readouterr().out
     for kind in ("random", "your"):
         assert re.search(rf"^largest difference of the logits on {kind} pictures: \S+ \(tolerance 0.001\)$", out, re.M)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["MODEL_CARD.md", "net.pt2"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["MODEL_CARD.md", "net.pt2", "preprocess.py"]
 
 
 def test_a_difference_above_the_tolerance_is_a_failure_and_writes_nothing(traced, darts_file, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """model.pt: round trips of all families, no NNI to read it, and one line for whatever is no model file."""
 
 import json
+import pathlib
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -115,7 +118,14 @@ def wider(path):
     (lambda path: path.unlink(), "no such file"),
     (lambda path: (path.unlink(), path.mkdir()), "no such file"),
     (lambda path: path.write_bytes(b""), "not a whole model file"),
-    (lambda path: path.write_text("hello\nworld"), "not a whole model file"),
+    (lambda path: path.write_text("hello\nworld"), r"not a model file \(it is a text file\)"),
+    (lambda path: path.write_text("\n<!DOCTYPE html><html><title>Sign in"), r"not a model file \(it is a web page"),
+    (lambda path: path.write_text("<html><title>404"), r"not a model file \(it is a web page"),
+    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 0"), r"\(it is a Git LFS pointer"),
+    (lambda path: zipfile.ZipFile(path, "w").writestr("a.txt", "words"), r"not a model file \(it is a zip archive\)"),
+    (lambda path: path.write_bytes(b"\x08\x0a\x12\x07pytorch\0\1"), r"not a model file \(it is an ONNX file; predict"),
+    (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), r"not a model file \(it is a picture\)"),
+    (lambda path: path.write_bytes(pickle.dumps(pathlib.Path("x"))), "cannot be read as tensors and plain types"),
     (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "not a whole model file"),
     (lambda path: torch.save(torch.nn.Linear(2, 2), path), "not a whole model file"),  # a pickle of code
     (lambda path: torch.save({"format": 1, "identity": {}, "history": []}, path), "a checkpoint"),
@@ -137,6 +147,7 @@ def test_what_is_no_model_file_is_refused_with_the_reason(tmp_path, damage, word
     with pytest.raises(ValueError, match=words) as error:
         load_model(path, CPU)
     assert "\n" not in str(error.value) and str(path) in str(error.value) and len(str(error.value)) < 500
+    assert not any(word in str(error.value) for word in ("weights_only", "trust", "unsafe"))  # torch's advice
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -152,3 +163,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="cannot be written"):
         save_model(path, trained.model, trained.network, trained.normalization, trained.classes, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_how_pictures_are_read_is_in_the_facts(tmp_path):
+    plain = small_models.write(tmp_path / "a.pt")
+    assert plain.preprocess == {"side": 32, "fit": "stretch", "grey_range": None}
+    assert plain.side == 32 and plain.mirrored
+    facts = {"data": {"name": "x", "fit": "pad", "grey_range": {"integer": [0, 4095]}}, "config": {"flip": "off"}}
+    known = small_models.write(tmp_path / "b.pt", facts=facts)
+    assert known.preprocess == {"side": 32, "fit": "pad", "grey_range": {"integer": [0, 4095]}} and not known.mirrored

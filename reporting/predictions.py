@@ -1,0 +1,59 @@
+"""What came of many predictions, in lines for a person: how many of each class and, where the pictures lie in folders
+of their classes, how many were right and which was taken for which."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+MOST = 12  # classes in a table or in a line; pairs of them in a list
+WIDEST = 12  # letters of a name in a table
+
+
+class Tally:
+    """Counts predictions, in memory that grows with the classes alone."""
+
+    def __init__(self, root: str, classes: Sequence[str]) -> None:
+        self.root, self.classes = os.path.join(root, ""), set(classes)
+        self.counts: Counter[str] = Counter()  # of a predicted class
+        self.pairs: Counter[tuple[str, str]] = Counter()  # (true, predicted)
+
+    def add(self, paths: Iterable[str], predicted: Iterable[str]) -> None:
+        for path, name in zip(paths, predicted, strict=True):
+            self.counts[name] += 1
+            folder = os.fsencode(path.removeprefix(self.root)).decode(errors="backslashreplace").split(os.sep)[:-1]
+            if folder and folder[0] in self.classes and path.startswith(self.root):
+                self.pairs[folder[0], name] += 1
+
+    def lines(self, seconds: float) -> Iterator[str]:
+        count, known = self.counts.total(), self.pairs.total()
+        yield f"{count} pictures in {seconds:.1f} s; {_each(self.counts)}"
+        if known and known < count:
+            yield f"accuracy not known: {count - known} pictures are in no folder that is named as a class"
+        elif known:
+            right = sum(number for (true, predicted), number in self.pairs.items() if true == predicted)
+            yield f"accuracy {right / count:.2%}: {right} of {count} are what their folder is named"
+            yield from _table(self.pairs) if len({*sum(self.pairs, ())}) <= MOST else _most_confused(self.pairs)
+
+
+def _each(counts: Counter[str]) -> str:
+    shown = counts.most_common(MOST)
+    others = counts.total() - sum(number for _, number in shown)
+    more = f", {len(counts) - MOST} other classes: {others}" if others else ""
+    return ", ".join(f"{name}: {number}" for name, number in shown) + more
+
+
+def _table(pairs: Counter[tuple[str, str]]) -> Iterator[str]:
+    """A row a true class, a column a predicted one."""
+    names = sorted({*sum(pairs, ())})
+    short = [name if len(name) <= WIDEST else name[: WIDEST - 1] + "~" for name in names]
+    width = max(map(len, [*short, *map(str, pairs.values())])) + 2
+    first = max(len("true"), *map(len, short))
+    yield f"{'true':{first}}" + "".join(f"{name:>{width}}" for name in short) + "  (predicted)"
+    for name, true in zip(short, names, strict=True):
+        yield f"{name:{first}}" + "".join(f"{pairs[true, predicted] or '.':>{width}}" for predicted in names)
+
+
+def _most_confused(pairs: Counter[tuple[str, str]]) -> Iterator[str]:
+    wrong = Counter({pair: number for pair, number in pairs.items() if pair[0] != pair[1]})
+    for (true, predicted), number in wrong.most_common(MOST):
+        yield f"{number} of {sum(n for (name, _), n in pairs.items() if name == true)} {true} taken for {predicted}"
