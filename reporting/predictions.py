@@ -28,7 +28,7 @@ class Tally:
         count, known = self.counts.total(), self.pairs.total()
         yield f"{count} pictures in {seconds:.1f} s; {_each(self.counts)}"
         if known and known < count:
-            yield f"accuracy not known: {count - known} pictures are in no folder that is named as a class"
+            yield f"accuracy not known: {count - known} of {count} pictures are in no folder that is named as a class"
         elif known:
             right = sum(number for (true, predicted), number in self.pairs.items() if true == predicted)
             yield f"accuracy {right / count:.2%}: {right} of {count} are what their folder is named"

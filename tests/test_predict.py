@@ -5,9 +5,11 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import psutil
@@ -20,6 +22,7 @@ import small_models
 from conftest import ROOT
 from pictures.decoding import AHEAD, Decoder, read_picture
 from pictures.folders import find_pictures
+from reporting.predictions import Tally
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
@@ -140,6 +143,128 @@ def test_broken_pictures_are_listed_at_the_end_and_the_others_predicted(model_fi
     lines = [line for line in error.splitlines() if line.startswith(str(tmp_path))]
     assert [line.split(":")[0] for line in lines] == [str(tmp_path / f"{i}.jpg") for i in (0, 2, 3)]
     assert "3 of 5 files could not be decoded" in error.splitlines()[-1]
+
+
+# ---- the summary
+
+
+def summary(capsys):
+    return capsys.readouterr().err.splitlines()
+
+
+def classes_of(out):
+    return [line.split("\t")[1] for line in out.splitlines()[1:]]
+
+
+def test_a_summary_goes_to_standard_error(model_file, folder, capsys):
+    assert call(model_file, "--images", folder) == 0
+    out, error = capsys.readouterr()
+    found = re.fullmatch(rf"{len(KINDS)} pictures in \d+\.\d s; (.*)\n", error)
+    counts = Counter(classes_of(out))
+    assert dict(part.split(": ") for part in found[1].split(", ")) == {name: str(n) for name, n in counts.items()}
+
+
+@pytest.fixture
+def by_class(tmp_path):
+    """Noise in folders of two of the classes, three and two pictures; some deeper."""
+    rng = np.random.default_rng(1)
+    for name in ("ant/0.png", "ant/1.png", "ant/deeper/2.png", "dog/0.png", "dog/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_folders_named_as_classes_give_accuracy_and_confusion(model_file, by_class, capsys):
+    assert call(model_file, "--images", by_class) == 0
+    out, error = capsys.readouterr()
+    pairs = list(zip(["ant"] * 3 + ["dog"] * 2, classes_of(out), strict=True))
+    right = sum(true == predicted for true, predicted in pairs)
+    lines = error.splitlines()
+    assert lines[1] == f"accuracy {right / 5:.2%}: {right} of 5 are what their folder is named"
+    header, *rows = [line.split() for line in lines[2:]]
+    assert header[0] == "true" and header[-1] == "(predicted)"
+    names = sorted({name for pair in pairs for name in pair})
+    assert header[1:-1] == names and [row[0] for row in rows] == names
+    for name, *numbers in rows:
+        expected = [pairs.count((name, predicted)) for predicted in names]
+        assert [int(number.replace(".", "0")) for number in numbers] == expected
+
+
+@pytest.mark.parametrize("stranger", ["wolf/0.png", "0.png"])
+def test_pictures_of_no_class_give_no_accuracy(model_file, by_class, capsys, stranger):
+    (by_class / stranger).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (9, 9)).save(by_class / stranger)
+    assert call(model_file, "--images", by_class) == 0
+    assert summary(capsys)[1:] == ["accuracy not known: 1 of 6 pictures are in no folder that is named as a class"]
+
+
+def test_many_classes_give_the_most_confused_pairs():
+    classes = [f"kind{i:03}" for i in range(300)]
+    tally = Tally("root", classes)
+    for number, name in enumerate(classes):
+        tally.add([f"root/{name}/{i}.png" for i in range(5)], [name] * 5)
+        wrong = 40 if number == 7 else number % 3
+        tally.add([f"root/{name}/x{i}.png" for i in range(wrong)], ["kind009"] * wrong)
+    first, accuracy, *pairs = tally.lines(1.25)
+    assert first.startswith("1839 pictures in 1.2 s; kind009: ") and first.endswith("288 other classes: 1440")
+    assert accuracy == "accuracy 81.57%: 1500 of 1839 are what their folder is named"
+    assert len(pairs) == 12 and pairs[0] == "40 of 45 kind007 taken for kind009" and "2 of 7 kind002" in pairs[1]
+
+
+def test_a_table_of_names_of_any_length():
+    tally = Tally("root/", ["a", "a name that is much too long for a table", "b"])
+    tally.add(["root/a/1", "root/a/2", "root/b/1"], ["a", "a name that is much too long for a table", "b"])
+    assert [*tally.lines(0)][2:] == [
+        "true                     a  a name that~             b  (predicted)",
+        "a                        1             1             .",
+        "a name that~             .             .             .",
+        "b                        .             .             1"]
+
+
+# ---- names, and what must not be overwritten
+
+
+def test_tabs_and_line_ends_in_names_do_no_harm(model_file, tmp_path, capsys):
+    names = sorted(["a\tb.png", "c\nd.png", "e\\f.png", "g\rh.png", "i j.png"])
+    for name in names:
+        Image.new("RGB", (9, 9), "red").save(tmp_path / name)
+    (tmp_path / "k\nl.png").write_text("no picture")
+    assert call(model_file, "--images", tmp_path) == 1
+    out, error = capsys.readouterr()
+    rows = [line.split("\t") for line in out.split("\n")[1:-1]]
+    assert [len(row) for row in rows] == [3] * 5
+    plain = {r"\\": "\\", r"\t": "\t", r"\n": "\n", r"\r": "\r"}
+    assert [re.sub(r"\\.", lambda found: plain[found[0]], row[0]) for row in rows] == [str(tmp_path / n) for n in names]
+    assert len(error.splitlines()) == 3  # the summary, one broken picture, how many
+    assert call(model_file, "--images", tmp_path, "--json") == 1
+    assert [record["path"] for record in records(capsys.readouterr().out)] == [str(tmp_path / name) for name in names]
+
+
+@pytest.mark.parametrize(("out", "words"), [
+    ("{model}", "the model itself"), ("{link to model}", "the model itself"), ("{folder}/a.png", "one of the files of"),
+    ("{folder}/.hidden", "one of the files of"), ("{hard link}", "one of the files of"),
+    ("{folder}/inner", "a folder; give a file"), ("/dev/null", "a device or pipe"),
+])
+@pytest.mark.parametrize("export", [[], ["--export", "onnx"]])
+def test_out_overwrites_neither_pictures_nor_the_model(model_file, folder, tmp_path, capsys, out, words, export):
+    (tmp_path / "model").symlink_to(model_file)
+    (tmp_path / "picture").hardlink_to(folder / "a.png")
+    out = out.format(**{"model": model_file, "folder": folder, "link to model": tmp_path / "model",
+                        "hard link": tmp_path / "picture"})
+    before = {path: path.read_bytes() for path in (model_file, folder / "a.png", folder / ".hidden")}
+    assert call(model_file, "--images", folder, "--out", out, *export) == 2
+    error = capsys.readouterr().err
+    assert f"out = '{out}': " in error and words in error and error.count("\n") == 1
+    assert all(path.read_bytes() == content for path, content in before.items()) and os.path.exists("/dev/null")
+
+
+def test_out_may_be_an_earlier_output_or_new_among_the_pictures(model_file, by_class, tmp_path_factory, capsys):
+    out = tmp_path_factory.mktemp("out") / "p.tsv"
+    for _ in range(2):
+        assert call(model_file, "--images", by_class, "--out", out) == 0
+    assert len(out.read_text().splitlines()) == 6
+    assert call(model_file, "--images", by_class, "--out", by_class / "p.tsv") == 0
+    assert (by_class / "p.tsv").read_text() == out.read_text()
 
 
 # ---- what a person would see
