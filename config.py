@@ -41,6 +41,11 @@ class DataConfig:
     test_share: float = setting(0.2, "of each class, set aside as the test set where none is given", above=0, below=1)
     skip_broken: bool = setting(False, "go on without the pictures that cannot be read")
     drop_duplicates: bool = setting(False, "leave out pictures that equal another one, in the training data first")
+    image_size: str = setting("auto", "side in pixels to which pictures are brought; auto: 32 for cifar10 and digits, "
+                              "else the largest that most of the pictures have, up to 128",
+                              choices=("auto", "32", "48", "64", "96", "128", "192", "224"))
+    fit: str = setting("crop", "how: crop, the largest square in the middle; pad, all of the picture, with grey beside "
+                       "it; stretch, all of it, not keeping its proportions", choices=("crop", "pad", "stretch"))
 
     @property
     def data_set(self) -> dict[str, Any]:
@@ -55,9 +60,11 @@ class TrainingConfig(DataConfig):
     train_size: int = setting(0, "training images, a stratified subset; 0: all that validation leaves", minimum=0)
     val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it, or all of val/",
                             minimum=0)
-    crop_padding: int = setting(4, "random crop: pixels of padding on each side; 0: off", minimum=0, maximum=16)
+    crop_padding: int = setting(4, "random crop: padding on each side, in 32nds of the picture's; 0: off", minimum=0,
+                                maximum=16)
     flip: str = setting("auto", "random horizontal flip; auto: on, but off for digits", choices=("auto", "on", "off"))
-    cutout: int = setting(8, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+    cutout: int = setting(8, "side of the square that cutout blanks, in 32nds of the picture's; 0: off", minimum=0,
+                          maximum=32)
 
     optimizer: str = setting("Adam", "name of a torch.optim class")
     lr: float = setting(0.001, "peak learning rate", above=0)
@@ -130,7 +137,8 @@ class DartsSearchConfig(TrainingConfig):
     warmup: float = setting(0.0, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
     label_smoothing: float = setting(0.0, "of the weights' loss", minimum=0, below=1)
     clip: float = setting(5.0, "largest norm of the weights' gradient; 0: no clipping", minimum=0)
-    cutout: int = setting(0, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+    cutout: int = setting(0, "side of the square that cutout blanks, in 32nds of the picture's; 0: off", minimum=0,
+                          maximum=32)
     alpha_lr: float = setting(3e-4, "learning rate of the alphas", above=0)
     alpha_weight_decay: float = setting(1e-3, "L2 penalty on the alphas", minimum=0)
     frozen: float = setting(0.3, "share of the epochs in which the alphas wait for the weights", minimum=0, below=1)
@@ -175,7 +183,8 @@ class RetrainConfig(TrainingConfig):
     warmup: float = setting(0.0, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
     label_smoothing: float = setting(0.0, "share of each target spread over all classes", minimum=0, below=1)
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", minimum=0)
-    cutout: int = setting(16, "side of the square that cutout blanks, in pixels; 0: off", minimum=0, maximum=32)
+    cutout: int = setting(16, "side of the square that cutout blanks, in 32nds of the picture's; 0: off", minimum=0,
+                          maximum=32)
     auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
     drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
 
@@ -218,10 +227,10 @@ class ReportConfig:
 
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
-NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "device", "runs_dir",
-                          "name", "resume", "arch", "baseline", "max_params", "max_macs", "hpo_best", "test",
-                          "write_search_space", "form", "fused", "graph", "recompute", "seeds", "genotype", "recipe",
-                          "preset", "checkpoint_minutes", "format"})
+NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit",
+                          "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params", "max_macs",
+                          "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute", "seeds",
+                          "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

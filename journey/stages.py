@@ -27,8 +27,8 @@ from journey.budgets import EXPERIMENTS, SETTINGS, is_training
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
-OURS = ("data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "seed", "runs_dir", "name", "resume",
-        "hpo_best", "genotype", *PLACES[:2])
+OURS = ("data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit", "seed", "runs_dir",
+        "name", "resume", "hpo_best", "genotype", *PLACES[:2])
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -21,7 +21,7 @@ PATHS = "paths.json"  # in it: the files that were packed
 
 @dataclass(frozen=True)
 class Pictures:
-    """A packed data set. `*_images` (N, 32, 32, 4) uint8, `*_labels` (N,) int64, both memory maps."""
+    """A packed data set. `*_images` (N, S, S, 4) uint8, `*_labels` (N,) int64, both memory maps."""
 
     name: str
     checksum: str  # sha256 of all pixels and labels
@@ -55,7 +55,7 @@ class Pictures:
 
 
 class Read(NamedTuple):
-    """A data set as it was read. Of a split: images (N, 32, 32, 4) uint8, labels (N,)."""
+    """A data set as it was read. Of a split: images (N, S, S, 4) uint8, labels (N,)."""
 
     classes: list[str]
     train: tuple[np.ndarray, np.ndarray]

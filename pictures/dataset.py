@@ -17,8 +17,8 @@ from torch import Tensor
 from pictures import SIDE
 from pictures.augmentation import Augmentation, Draws, Normalization, words
 from pictures.cache import Pictures, Read, open_cache, pack
-from pictures.known import DATASETS, mirrored_in
-from pictures.own import listed, place_name, read
+from pictures.known import DATASETS, mirrored_in, read_known
+from pictures.own import listed, place_name, read, side_of
 from pictures.split import parts
 
 PLAIN = 256  # images a batch at most, where none is augmented
@@ -27,14 +27,14 @@ PLAIN = 256  # images a batch at most, where none is augmented
 
 
 def load(data: str, data_dir: str | os.PathLike, test_share: float = 0.2, skip_broken: bool = False,
-         drop_duplicates: bool = False) -> Pictures:
+         drop_duplicates: bool = False, image_size: str = "auto", fit: str = "crop") -> Pictures:
     """Open data set `data` (cifar10, digits, a folder or a table), packing it first if there is no whole cache of it.
 
     Safe when several processes start at once: one packs, the others wait. Raises ValueError with one line that
     names the files or folders at fault, OSError if `data_dir` cannot be written or the download fails. The settings
     are those of DataConfig.
     """
-    source = _source(data, Path(data_dir), test_share, skip_broken)
+    source = _source(data, Path(data_dir), test_share, skip_broken, image_size, fit)
     cache = Path(data_dir) / "cache" / (source.key + ("-no-duplicates" if drop_duplicates else ""))
     pictures = open_cache(cache, data)
     if pictures is None:
@@ -57,21 +57,24 @@ class _Source(NamedTuple):
     root: str = ""
 
 
-def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool) -> _Source:
+def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, image_size: str, fit: str) -> _Source:
     """What is known of a data set before it is read."""
     if data in DATASETS:
-        return _Source(data, lambda: Read(*DATASETS[data].read(data_dir)), {})
+        side = SIDE if image_size == "auto" else int(image_size)
+        return _Source(f"{data}-{side}" if side != SIDE else data, lambda: Read(*read_known(data, data_dir, side)),
+                       {"side": side} if side != SIDE else {})
     found = listed(data, data_dir, test_share, skip_broken)
-    key = f"{place_name(data)}-{found.fingerprint()}" + ("-skip-broken" if skip_broken else "")
-    broken = data_dir / f"{place_name(data)}-broken.txt"
-    return _Source(key, lambda: read(found, skip_broken, broken), found.counts(), found.notes, found.root)
+    side = side_of(found, image_size)
+    key = f"{place_name(data)}-{found.fingerprint()}-{side}-{fit}" + ("-skip-broken" if skip_broken else "")
+    broken, counts = data_dir / f"{place_name(data)}-broken.txt", {"side": side, "fit": fit} | found.counts()
+    return _Source(key, lambda: read(found, side, fit, skip_broken, broken), counts, found.notes, found.root)
 
 
 # ---- batches
 
 
 class Batches:
-    """Ready batches of one split: x (B, 3, 32, 32) float32 channels_last, normalised, and y (B,), on the device.
+    """Ready batches of one split: x (B, 3, S, S) float32 channels_last, normalised, and y (B,), on the device.
 
     `batches.epoch(e, start)` depends on the seed and e alone, so that a run can go on from any batch of any epoch.
     With an augmentation the images come shuffled and a last, smaller batch is left out (one shape for all steps);

@@ -68,6 +68,22 @@ DATASETS: dict[str, Known] = {
 }
 
 
+def read_known(name: str, data_dir: Path, side: int) -> tuple[list[str], Split, Split]:
+    """Class names, training and test data of an entry of DATASETS, whose pictures are enlarged if `side` is not 32."""
+    classes, *splits = DATASETS[name].read(data_dir)
+    return classes, *((resized(images, side), labels) for images, labels in splits)
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """(N, 32, 32, 4) -> (N, side, side, 4) uint8."""
+    if images.shape[1] == side:
+        return images
+    found = np.zeros((len(images), side, side, 4), np.uint8)
+    for image, place in zip(images, found, strict=True):
+        place[..., :3] = Image.fromarray(image[..., :3]).resize((side, side), Image.Resampling.LANCZOS)
+    return found
+
+
 def mirrored_in(name: str) -> bool:
     """Whether pictures of a data set, known or not, may be mirrored."""
     return name not in DATASETS or DATASETS[name].mirrored

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from files import atomic_write, read_object, write_json
-from pictures import SIDE
 from pictures.cache import Read, compact
 from pictures.decoding import read_picture
 from pictures.folders import in_folder
 from pictures.known import DATASETS
 from pictures.listing import FORMS, File, Listing, assert_usable, set_aside, shown
+from pictures.sizes import automatic
 from pictures.tables import in_table
 
 SHOWN = 10  # broken pictures that a message names; a file lists all
@@ -58,11 +58,17 @@ def place_name(data: str) -> str:
 # ---- decoding
 
 
-def read(listing: Listing, skip_broken: bool, list_file: Path) -> Read:
+def side_of(listing: Listing, image_size: str) -> int:
+    """To which its pictures are brought; `image_size` as in DataConfig."""
+    paths = [listing.path(file) for file in listing.files]
+    return automatic(paths, len(paths)) if image_size == "auto" else int(image_size)
+
+
+def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Path) -> Read:
     """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` are a ValueError."""
     files, test_files = listing.of("train", "val"), listing.of("test")
-    train, good, broken = _decoded(listing, files, "train")
-    test, good_test, more = _decoded(listing, test_files, "test")
+    train, good, broken = _decoded(listing, files, side, fit, "train")
+    test, good_test, more = _decoded(listing, test_files, side, fit, "test")
     if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
                                     for path in listing.dangling)]:
         with atomic_write(list_file, "wb") as file:
@@ -81,14 +87,15 @@ def _told(broken: list[str], of: int, list_file: Path) -> str:
             "on without them")
 
 
-def _decoded(listing: Listing, files: list[File], split: str) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
-    """Images (N, 32, 32, 4) uint8 and labels (N,) of the good ones, which of the files these are, what is wrong with
-    the others. The pictures go straight into their places: memory is that of the result."""
-    images = np.zeros((len(files), SIDE, SIDE, 4), np.uint8)
+def _decoded(listing: Listing, files: list[File], side: int, fit: str,
+             split: str) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
+    """Images (N, side, side, 4) uint8 and labels (N,) of the good ones, which of the files these are, and what is
+    wrong with the others. The pictures go straight into their places: memory is that of the result."""
+    images = np.zeros((len(files), side, side, 4), np.uint8)
 
     def decode(number: int) -> str:
         try:
-            images[number, :, :, :3] = read_picture(listing.path(files[number]), SIDE)
+            images[number, :, :, :3] = read_picture(listing.path(files[number]), side, fit)
             return ""
         except ValueError as error:
             return str(error)

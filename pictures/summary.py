@@ -12,10 +12,13 @@ def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: in
             notes: Sequence[str] = ()) -> str:
     """`train`: labels of the training images, without a validation set that was given. `counts`: as in Pictures."""
     sizes = np.bincount(train, minlength=len(classes))
+    side = counts.get("side")
     told = [f"{len(classes)} classes, {len(train)} + {test} pictures, smallest class {sizes.min()}"]
     if sizes.max() > UNEQUAL * sizes.min():
         most, least = classes[sizes.argmax()], classes[sizes.argmin()]
         told.append(f"unequal classes: {most!r} has {sizes.max()} pictures, {least!r} {sizes.min()}")
+    if side:
+        told.append(f"brought to {side}x{side} pixels" + (f" ({counts['fit']})" if "fit" in counts else ""))
     told += [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
     told += notes
     if validation:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILE, SCHEMA = "final_test.json", 1
 MISTAKES = 16  # that are shown
 CHANGES = ("test_share", "skip_broken", "drop_duplicates")  # settings that change a data set
+BEFORE = {"image_size": "32", "fit": "stretch"}  # of runs that do not tell
 BATCH = 256
 
 
@@ -77,7 +78,8 @@ def _pictures(run: Run) -> "Pictures":
     name, data_dir = run.origin.data, Path(run.config.get("data_dir", ".data"))
     if name == "cifar10" and not (data_dir / "cache" / "cifar10").is_dir():
         raise ValueError(f"cifar10 is not in {data_dir}")
-    pictures = load(name, data_dir, **{key: run.config[key] for key in CHANGES if key in run.config})
+    pictures = load(name, data_dir, **BEFORE | {key: run.config[key] for key in (*CHANGES, *BEFORE)
+                                                if key in run.config})
     if pictures.checksum != run.origin.checksum:
         raise ValueError(f"the data set {name} has changed since: its checksum is {pictures.checksum[:12]} now")
     return pictures
