@@ -41,9 +41,47 @@ def test_folder_is_packed_with_labels_by_class_name(folder, tmp_path):
     assert pictures.classes == ("cat", "dog")
     assert pictures.train_images.shape == (12, 32, 32, 4) and pictures.test_images.shape == (4, 32, 32, 4)
     assert pictures.train_labels.tolist() == [0] * 6 + [1] * 6
-    with Image.open(folder / "train/dog/1.png") as image:
-        expected = np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS))
+    with Image.open(folder / "train/dog/1.png") as image:  # 50x41
+        square = image.convert("RGB").crop((4, 0, 45, 41))
+        expected = np.asarray(square.resize((32, 32), Image.Resampling.LANCZOS))
     assert np.array_equal(pictures.train_images[7, :, :, :3], expected)
+
+
+@pytest.mark.parametrize("side", [32, 48, 224])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_pictures_of_any_side_and_fit_are_packed(folder, tmp_path, side, fit):
+    pictures = dataset.load(str(folder), tmp_path / "cache", image_size=str(side), fit=fit)
+    assert pictures.train_images.shape == (12, side, side, 4) and pictures.side == side
+    assert (pictures.counts["side"], pictures.counts["fit"]) == (side, fit)
+    with Image.open(folder / "train/dog/1.png") as image:
+        image = image.convert("RGB")
+        expected = {"crop": lambda: image.crop((4, 0, 45, 41)), "pad": lambda: image, "stretch": lambda: image}[fit]()
+        size = (side, round(side * 41 / 50)) if fit == "pad" else (side, side)
+        expected = np.asarray(expected.resize(size, Image.Resampling.LANCZOS))
+    top = (side - size[1]) // 2
+    assert np.array_equal(pictures.train_images[7, top : top + size[1], :, :3], expected)
+    assert fit != "pad" or (pictures.train_images[7, :top, :, :3] == 128).all()
+    device, sizes = torch.device("cpu"), {"train_size": 8, "val_size": 4, "batch_size": 4}
+    loaders = dataset.training_batches(pictures, device, **sizes, crop_padding=4, flip="on", cutout=8, seed=0)
+    x, _ = next(loaders.train.epoch(0))
+    train = pictures.train_images[loaders.train.index.numpy(), :, :, :3].astype(float) / 255
+    assert x.shape == (4, 3, side, side) and loaders.train.normalization.mean.numpy() == pytest.approx(
+        train.mean((0, 1, 2)), abs=1e-6)
+    assert (loaders.train.augmentation.crop_padding, loaders.train.augmentation.cutout) == (side // 8, side // 4)
+
+
+def test_each_side_and_fit_has_a_cache_and_a_checksum_of_its_own(folder, tmp_path):
+    found = [dataset.load(str(folder), tmp_path / "cache", image_size=size, fit=fit)
+             for size, fit in (("32", "crop"), ("auto", "crop"), ("32", "stretch"), ("48", "crop"))]
+    assert [pictures.checksum == found[0].checksum for pictures in found] == [True, True, False, False]
+    assert len([path for path in (tmp_path / "cache/cache").iterdir() if path.is_dir()]) == 3
+
+
+def test_a_known_data_set_can_be_enlarged(digits_dir, tmp_path):
+    small, large = dataset.load("digits", digits_dir), dataset.load("digits", tmp_path, image_size="48")
+    assert large.side == 48 and small.side == 32 and np.array_equal(large.train_labels, small.train_labels)
+    expected = Image.fromarray(small.train_images[3, :, :, :3]).resize((48, 48), Image.Resampling.LANCZOS)
+    assert np.array_equal(large.train_images[3, :, :, :3], np.asarray(expected)) and large.counts == {"side": 48}
 
 
 def test_a_changed_file_is_seen(folder, tmp_path):
