@@ -49,9 +49,9 @@ class Pictures:
         return self.train_images.shape[1]
 
     def summary(self, validation: int = 0) -> str:
-        """One line about the data set; `validation`: images that are taken from the training data."""
+        """One line about the data set; `validation`: images that are used for it, if that is known."""
         own = self.train_labels[: len(self.train_labels) - self.given_val]
-        return summary(self.classes, own, self.test_size, self.given_val or validation, self.counts, self.notes)
+        return summary(self.classes, own, self.test_size, validation or self.given_val, self.counts, self.notes)
 
 
 class Read(NamedTuple):
@@ -75,18 +75,10 @@ def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
     _assert_classes(read)
     work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
     try:
-        (train, train_labels), (test, test_labels) = read.train, read.test
-        arrays = (train, train_labels.astype(np.int64), _moments(train), test, test_labels.astype(np.int64))
-        for key, array in zip(_ARRAYS, arrays, strict=True):
-            with open(work / f"{key}.npy", "wb") as file:
-                np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
-        sizes = {key: (work / f"{key}.npy").stat().st_size for key in _ARRAYS}
         counts = ({"broken": read.broken} if read.broken else {}) | counts
         write_json(work / "meta.json", {
-            "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": sizes,
-            "test_size": len(test), "given_val": read.given_val, "counts": counts})
+            "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": _write(work, read),
+            "test_size": len(read.test[1]), "given_val": read.given_val, "counts": counts})
         if read.test_paths:
             write_json(work / PATHS, {"train": read.train_paths, "test": read.test_paths})
         if cache.exists():  # a truncated or outdated one
@@ -94,6 +86,18 @@ def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
         os.replace(work, cache)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(work: Path, read: Read) -> dict[str, int]:
+    """Write all arrays; their sizes in bytes."""
+    (train, train_labels), (test, test_labels) = read.train, read.test
+    arrays = (train, train_labels.astype(np.int64), _moments(train), test, test_labels.astype(np.int64))
+    for key, array in zip(_ARRAYS, arrays, strict=True):
+        with open(work / f"{key}.npy", "wb") as file:
+            np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
+    return {key: (work / f"{key}.npy").stat().st_size for key in _ARRAYS}
 
 
 def _checksum(read: Read) -> str:

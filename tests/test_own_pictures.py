@@ -23,6 +23,9 @@ SCRIPTS = {
     hpo_trial: ["--model", "shufflenetg2"], classic_nas_trial: ["--baseline", "--hpo-best", ""],
     darts_search: ["--channels", "4", "--layers", "3"], retrain: ["--model", "shufflenetg2"]}
 
+EACH = [pytest.param(script, id=script.__name__, marks=pytest.mark.slow if script is darts_search else ())
+        for script in SCRIPTS]
+
 
 @pytest.fixture
 def photos(tmp_path):
@@ -47,7 +50,7 @@ def result_of(path):
     return json.loads(next(path.glob("runs/*/x/result.json")).read_text())
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+@pytest.mark.parametrize("script", EACH)
 def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_path, capsys, script):
     assert call(script, photos) == 2
     error = capsys.readouterr().err
@@ -62,7 +65,7 @@ def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_
     assert lines[0 if script is not classic_nas_trial else 1] == line + validation
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+@pytest.mark.parametrize("script", EACH)
 def test_a_given_validation_set_is_used_by_every_script(tmp_path, call, capsys, script):
     for split, size in (("train", 10), ("valid", 3), ("test", 2)):
         make_classes(tmp_path / "set" / split, cat=size, dog=size)
@@ -79,6 +82,7 @@ def test_its_size_can_be_less_but_not_more(tmp_path, call, capsys):
         make_classes(tmp_path / "set" / split, cat=size, dog=size)
     assert call(hpo_trial, tmp_path / "set", "--val-size", "4") == 0
     assert result_of(tmp_path)["data"]["val_images"] == 4
+    assert capsys.readouterr().out.startswith("2 classes, 20 + 4 pictures, smallest class 10; validation 4\n")
     assert call(hpo_trial, tmp_path / "set", "--val-size", "7") == 2
     assert "val_size = 7: at most 6, as many as there are" in capsys.readouterr().err
 
