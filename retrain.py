@@ -9,7 +9,8 @@
     torchrun --nproc-per-node 4 retrain.py --genotype DARTS_V2              on four GPUs
 
 The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
-then are the test images read. `--no-all-data` sets images aside and validates each epoch. Two things differ from the
+then are the test images read. `--no-all-data` sets images aside and validates each epoch; by a validation set that is
+given (val/) each epoch is validated anyhow, and it is never trained on. Two things differ from the
 published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The long
 recipe averages the weights over about 0.7 per cent of the training. Without validation NNI gets the training
 accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
