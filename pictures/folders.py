@@ -169,15 +169,17 @@ class _Findings:
         return found.kind == PICTURE
 
     def add_classes(self, folders: list[os.DirEntry], split: str, above: tuple) -> None:
-        """Every folder is a class, but for one that has files and no pictures."""
-        for entry in folders:
+        """Every folder is a class, but for one that has files and no pictures, and a link back up."""
+        for entry in (entry for entry in folders if identity(entry.path) not in above):
             label = shown(entry.name)
             if not [self.take(found, split, label) for found in walk(entry.path, above)]:
                 self.empty.setdefault(label, self.below(entry.path))
 
     def leave_out(self, entry: os.DirEntry) -> None:
         """A folder beside train/ that is no split."""
-        if pictures := sum(self.take(found, "", None) for found in walk(entry.path)):
+        kinds = [found.kind for found in walk(entry.path)]
+        self.not_pictures += kinds.count(OTHER)
+        if pictures := kinds.count(PICTURE):
             self.notes.append(f"not used, since in neither train, val nor test: {pictures} in {shown(entry.name)}/")
 
     def listing(self, split_names: dict[str, str]) -> Listing:

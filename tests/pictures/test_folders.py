@@ -145,6 +145,7 @@ def test_what_is_in_no_split_or_class_is_told(root, opened):
     make_classes(root / "unlabelled", some=3)
     make(root / "train/cover.png")
     (root / "unlabelled/list.txt").write_text("no picture")
+    (root / "unlabelled/link").symlink_to("nowhere")
     assert opened().summary() == (
         "2 classes, 8 + 2 pictures, smallest class 4; no test set was given: 20% of each class set aside as one; 1 "
         f"file is no picture; not used, since in no class: 1 in {root}/train itself; not used, since in neither train, "
@@ -169,6 +170,7 @@ def test_subfolders_and_links_are_used(root, opened, tmp_path):
 
 def test_loops_end(root):
     make_classes(root, cat=2, dog=2)
+    (root / "round").symlink_to(root)
     (root / "cat/up").symlink_to(root)
     (root / "cat/self").symlink_to("self")
     (root / "dog/deep").mkdir()
@@ -177,7 +179,7 @@ def test_loops_end(root):
     found = in_folder(str(root))
     assert sorted(file.path for file in found.files) == [
         "cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/other/0.png", "dog/other/1.png"]
-    assert found.dangling == ("cat/self", "dog/other/self")
+    assert found.dangling == ("cat/self", "dog/other/self") and found.problems == ()
 
 
 def test_one_walk_for_training_and_predictions(root):
