@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pictures.dataset import Pictures
+
 NUMBERS = itertools.count()
 
 
@@ -24,3 +26,8 @@ def make_classes(folder: Path, **sizes: int) -> Path:
         for number in range(size):
             make(folder / name / f"{number}.png")
     return folder
+
+
+def left_out(pictures: Pictures) -> dict:
+    """What was left out or set aside; how the others were brought to one size is no part of it."""
+    return {key: count for key, count in pictures.counts.items() if key not in ("side", "fit")}

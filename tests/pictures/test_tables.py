@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from own_pictures import make, make_classes
+from own_pictures import left_out, make, make_classes
 from pictures.dataset import load
 from pictures.tables import in_table
 
@@ -33,7 +33,7 @@ ROWS = [f"images/{number}.png,{'cat' if number < 6 else 'dog'}" for number in ra
 def test_path_and_label(images, header, encoding, end, name, sign):
     rows = [row.replace(",", sign) for row in [*header, *ROWS]]
     pictures = load(table(images, rows, name, encoding, end), images / "cache")
-    assert pictures.classes == ("cat", "dog") and pictures.counts == {"test_share": 0.2}
+    assert pictures.classes == ("cat", "dog") and left_out(pictures) == {"test_share": 0.2}
     assert np.bincount(pictures.train_labels).tolist() == [5, 3]
     assert np.bincount(pictures.test_labels).tolist() == [1, 1]
 
@@ -44,7 +44,7 @@ def test_a_column_for_the_split(images, val):
     rows = [f"{row},{split}" for row, split in zip(ROWS, splits, strict=True)]
     pictures = load(table(images, ["file,class,split", *rows]), images / "cache")
     assert pictures.train_labels.tolist() == [0, 0, 0, 0, 1, 1, 0, 1] and pictures.given_val == 2
-    assert pictures.test_labels.tolist() == [0, 1] and pictures.counts == {}
+    assert pictures.test_labels.tolist() == [0, 1] and left_out(pictures) == {}
 
 
 def test_without_test_rows_it_is_set_aside_from_train(images):
