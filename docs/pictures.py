@@ -89,7 +89,7 @@ def space_figure() -> Figure:
     left, width, row = 1.1, 0.84, 0.32
     for block in BLOCKS:
         x = left + width * (block.number - 1)
-        size = block.size // block.stride
+        size = block.size_out
         axes.text(x + width / 2, 3.3, f"block {block.number}\n{block.c_in} to {block.c_out}\n{size}x{size}",
                   ha="center", va="center", fontsize=8)
         for index, (name, (color, _)) in enumerate(OPERATIONS.items()):

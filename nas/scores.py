@@ -1,6 +1,6 @@
 """Free scores of untrained networks: from a sample of MobileNetSpace to a number, higher is better, nothing trained.
 
-    macs      multiply-adds of one image
+    macs      multiply-adds of one image of 32x32
     naswot    Mellor et al., 2021, arXiv:2006.04647: how differently 32 inputs switch the ReLUs on and off
     synflow   Tanaka et al., 2020, arXiv:2006.05467: how much signal the weights let through, their signs aside
     average   mean of the ranks of these three among some random samples
@@ -11,6 +11,8 @@ To be quick, the initial weights of each choice are drawn once and for all, by P
 network that makes the choice gets them: drawing them anew takes as long as NASWOT itself. Candidates then differ by
 what they are, and not by luck, too. For the same reason NASWOT looks at images of 16x16: a third of the time of 32x32,
 and ranks that agree with its ranks (Spearman 0.999) about as those of two seeds do: benchmarks/nas_scores.py.
+And whatever the size of a search's pictures, the networks are those for 32x32: what another size changes, the stem,
+is the same in all of them, and their ranks stay (tests/nas/test_scores.py).
 """
 
 import bisect

@@ -20,8 +20,9 @@ from matplotlib.path import Path as Curve
 from config import NOT_COMPUTED
 from files import atomic_write, read_object
 from guard.results import Results
-from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, skips
-from models.mobilenet_space.space import BASELINE, check_sample, count_macs, count_parameters
+from models.blocks import body_side, halvings
+from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, blocks_of, skips
+from models.mobilenet_space.space import BASELINE, check_sample, cost, count_parameters
 
 STAGE = "classic_nas"  # as its trials name it in result.json
 OPERATIONS = {  # name -> color, in words
@@ -61,7 +62,7 @@ def write(state: Results, trials: Path, network: Path) -> None:
 
 def trials_figure(state: Results, best: dict[str, Any]) -> Figure:
     found = points(state)
-    mobilenet = count_parameters(BASELINE, best["data"]["classes"])
+    mobilenet = count_parameters(BASELINE, best["data"]["classes"], side_of(best))
     figure = Figure(figsize=(8.5, 6), layout="constrained")
     axes = figure.add_subplot(xlabel="parameters, in millions", ylabel="validation accuracy after the last epoch, %")
     axes.set_title(f"{state.name}, experiment {state.experiment}: {len(found)} of {len(state.trials)} trials have a "
@@ -106,6 +107,11 @@ def baseline(best: dict[str, Any]) -> dict[str, Any] | None:
                  and not result.get("diverged") and recipe(result) == recipe(best)), None)
 
 
+def side_of(result: dict[str, Any]) -> int:
+    """Of its images; files of the time when all were 32x32 do not name it."""
+    return result["data"].get("side", SIDE)
+
+
 def recipe(result: dict[str, Any]) -> tuple[dict, dict]:
     """All that a run computes with, but its network. (The data set is known by its checksum.)"""
     data = {key: value for key, value in result["data"].items() if key != "name"}
@@ -130,8 +136,8 @@ def _scatter(axes: Axes, found: list[Point], marker: str, color: str, label: str
 
 
 def network_figure(state: Results, best: dict[str, Any]) -> Figure:
-    sample, classes = best["architecture"], best["data"]["classes"]
-    count, macs = count_parameters(sample, classes), count_macs(sample, classes)
+    sample, classes, side = best["architecture"], best["data"]["classes"], side_of(best)
+    blocks, (count, macs), plain = blocks_of(side), cost(sample, classes, side), cost(BASELINE, classes, side)
     width, floor, ceiling = _x(len(BLOCKS) + 1) + BOX + 0.3, -0.95, 0.75 * max(ARCS) + 0.35
     height = ceiling - floor + 1.5  # with the title above and the legend below
     figure = Figure(figsize=(width, height))
@@ -140,14 +146,14 @@ def network_figure(state: Results, best: dict[str, Any]) -> Figure:
     figure.suptitle(
         f"Best network of {state.name}: trial {state.best.id} of experiment {state.experiment}, validation accuracy "
         f"{state.best.value:.2%}\n{count / 1e6:.2f} million parameters (plain MobileNet: "
-        f"{count_parameters(BASELINE, classes) / 1e6:.2f}), {macs / 1e6:.1f} million multiply-adds an image (plain "
-        f"MobileNet: {count_macs(BASELINE, classes) / 1e6:.1f})", fontsize=12, x=0.4 / width, y=1 - 0.1 / height,
+        f"{plain.parameters / 1e6:.2f}), {macs / 1e6:.1f} million multiply-adds an image of {side}x{side} "
+        f"(plain MobileNet: {plain.macs / 1e6:.1f})", fontsize=12, x=0.4 / width, y=1 - 0.1 / height,
         ha="left", va="top")
     axes.plot([0.08, width - 0.08], [0, 0], color="#888888", lw=1.5, zorder=1)
-    _draw_box(axes, 0, ["stem", "conv 3x3", f"3 to {STEM}"], f"{SIDE}x{SIDE}", "#eeeeee")
-    for block in BLOCKS:
+    _draw_stem(axes, side)
+    for block in blocks:
         _draw_block(axes, block, sample[block.op_label])
-    end = BLOCKS[-1].size // BLOCKS[-1].stride
+    end = blocks[-1].size_out
     _draw_box(axes, len(BLOCKS) + 1, ["head", "mean, linear", f"{BLOCKS[-1].c_out} to {classes}"], f"from {end}x{end}",
               "#eeeeee")
     chosen = [(block, skips(block)[sample[block.skip_label]]) for block in BLOCKS if skips(block)]
@@ -163,9 +169,15 @@ def _x(place: int) -> float:
     return 0.4 + PITCH * place
 
 
+def _draw_stem(axes: Axes, side: int) -> None:
+    body, times = f"{body_side(side)}x{body_side(side)}", halvings(side)
+    lines = ["stem", "conv 3x3" if times < 2 else f"{times} convs 3x3", f"3 to {STEM}"]
+    _draw_box(axes, 0, lines, f"of {side}x{side}\n{body}" if times else body, "#eeeeee")
+
+
 def _draw_block(axes: Axes, block: Block, operation: str) -> None:
     lines = [operation, f"{block.c_in} to {block.c_out}" if operation != "identity" else f"{block.c_out}"]
-    size = block.size // block.stride
+    size = block.size_out
     _draw_box(axes, block.number, [*lines, *(["stride 2"] if block.stride == 2 else [])],
               f"block {block.number}\n{size}x{size}", OPERATIONS[operation][0], dashed=operation == "identity")
 

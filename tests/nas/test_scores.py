@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.blocks import SIZES
 from models.mobilenet_space.space import (
     BASELINE,
     build,
@@ -195,6 +196,35 @@ def test_naswot_of_smaller_images_ranks_as_that_of_whole_ones() -> None:
     ranks = [torch.tensor([score(sample) for sample in networks]).argsort().argsort().double()
              for score in (plain, nas_scores.naswot)]
     assert torch.corrcoef(torch.stack(ranks))[0, 1] > 0.95
+
+
+def rho(one: list[float], other: list[float]) -> float:
+    """Spearman's."""
+    ranks = [torch.tensor(values, dtype=torch.float64).argsort().argsort().double() for values in (one, other)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+@pytest.mark.parametrize("side", SIZES[1:])
+def test_macs_of_larger_images_rank_as_the_score_does(side: int) -> None:
+    networks = samples(60)
+    assert rho([nas_scores.macs(sample) for sample in networks],
+               [count_macs(sample, 10, side) for sample in networks]) > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [48, 224])
+def test_the_other_scores_of_larger_images_rank_as_they_do(side: int) -> None:
+    """Networks for these images, drawn anew by build, with the images as they are."""
+    def plain(sample: dict) -> tuple[float, float]:
+        torch.manual_seed(0)
+        network = build(sample, nas_scores.CLASSES, side)
+        return (nas_scores.naswot_of(network, torch.randn(nas_scores.BATCH, 3, side, side)),
+                nas_scores.synflow_of(network, (3, side, side)))
+
+    networks = samples(10)
+    for score, values in zip((nas_scores.naswot, nas_scores.synflow), zip(*map(plain, networks), strict=True),
+                             strict=True):
+        assert rho([score(sample) for sample in networks], list(values)) > 0.9
 
 
 def test_macs(sample: dict) -> None:

@@ -16,7 +16,7 @@ import experiment
 from fake_experiment import Fake
 from files import read_object
 from models.mobilenet_space.choices import BLOCKS, skips
-from models.mobilenet_space.space import BASELINE, choices, count_parameters
+from models.mobilenet_space.space import BASELINE, choices, count_macs, count_parameters
 from reporting import nas_plots
 from reporting.nas_plots import Point
 
@@ -126,9 +126,9 @@ def test_newest_run_of_mobilenet_by_the_same_recipe_is_marked(fake: Fake) -> Non
 # ---- the network
 
 
-def network(fake: Fake, architecture: dict[str, str]) -> Figure:
+def network(fake: Fake, architecture: dict[str, str], **data: int) -> Figure:
     state = fake.load()
-    figure = nas_plots.network_figure(state, result(architecture, 0.5))
+    figure = nas_plots.network_figure(state, result(architecture, 0.5, data=DATA | data))
     FigureCanvasAgg(figure).draw()
     return figure
 
@@ -136,9 +136,12 @@ def network(fake: Fake, architecture: dict[str, str]) -> Figure:
 LONGEST = {label: "thin_dw3" if label.endswith("op") else values[-1] for label, values in choices().items()}
 
 
-@pytest.mark.parametrize("architecture", [BASELINE, LONGEST, *map(sample, range(6))])
-def test_network_is_drawn_whole_and_nothing_overlaps(fake: Fake, architecture: dict[str, str]) -> None:
-    figure = network(fake, architecture)
+@pytest.mark.parametrize(("architecture", "data"), [
+    *((each, {}) for each in [BASELINE, LONGEST, *map(sample, range(6))]),
+    *((LONGEST, {"side": side}) for side in (48, 128, 224))])
+def test_network_is_drawn_whole_and_nothing_overlaps(fake: Fake, architecture: dict[str, str],
+                                                     data: dict[str, int]) -> None:
+    figure = network(fake, architecture, **data)
     [axes] = figure.axes
     texts = [text for text in [*axes.texts, *figure.texts, *figure.legends[0].get_texts()] if text.get_text()]
     boxes = [text.get_window_extent() for text in texts]
@@ -153,6 +156,25 @@ def test_network_is_drawn_whole_and_nothing_overlaps(fake: Fake, architecture: d
     shown = [text.get_text() for text in axes.texts if text.get_weight() == "bold"]
     assert shown == ["stem", *(architecture[block.op_label] for block in BLOCKS), "head"]
     assert all(any(text.startswith(f"{name}:") for text in legend(figure)) for name in shown[1:-1])
+
+
+@pytest.mark.parametrize(("side", "stem", "sizes"), [
+    (32, ["conv 3x3", "32x32"], [32, 16, 16, 8, 8, 4, 4, 4, 4, 4, 4, 2, 2]),
+    (48, ["conv 3x3", "of 48x48\n24x24"], [24, 12, 12, 6, 6, 3, 3, 3, 3, 3, 3, 2, 2]),
+    (224, ["3 convs 3x3", "of 224x224\n28x28"], [28, 14, 14, 7, 7, 4, 4, 4, 4, 4, 4, 2, 2])])
+def test_the_sizes_are_those_of_the_images(fake: Fake, side: int, stem: list[str], sizes: list[int]) -> None:
+    figure = network(fake, BASELINE, side=side)
+    [axes] = figure.axes
+    shown = [text.get_text() for text in axes.texts]
+    assert all(text in shown for text in [*stem, "from 2x2"])
+    assert [text for text in shown if text.startswith("block")] == [
+        f"block {number}\n{size}x{size}" for number, size in enumerate(sizes, 1)]
+    title = figure.get_suptitle()
+    assert f"{count_macs(BASELINE, 10, side) / 1e6:.1f} million multiply-adds an image of {side}x{side} (" in title
+    assert f"{count_parameters(BASELINE, 10, side) / 1e6:.2f} million parameters" in title
+    state, best = fake.load(), result(BASELINE, 0.5, data=DATA | {"side": side})
+    [line] = [line for line in nas_plots.trials_figure(state, best).axes[0].lines if "plain" in str(line.get_label())]
+    assert line.get_xdata()[0] == count_parameters(BASELINE, 10, side) / 1e6
 
 
 def test_an_arc_goes_from_its_map_to_its_block(fake: Fake) -> None:
