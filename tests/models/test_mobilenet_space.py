@@ -1,5 +1,6 @@
 """The search space of stage 2: every choice trains, costs what the formulas say, and NNI sees the same space."""
 
+import itertools
 import json
 import math
 import random
@@ -12,8 +13,18 @@ from torch import nn
 
 from conftest import ROOT
 from models import MobileNetSpace, build_model
+from models.blocks import SIZES
 from models.mobilenet_space import space
-from models.mobilenet_space.choices import BLOCKS, OPERATIONS, Residual, Skip, build_skip, operations, skips
+from models.mobilenet_space.choices import (
+    BLOCKS,
+    OPERATIONS,
+    Residual,
+    Skip,
+    blocks_of,
+    build_skip,
+    operations,
+    skips,
+)
 
 CHOICES = space.choices()
 BIG = {label: "ir2_dw3" if label.endswith("op") else values[-1] for label, values in CHOICES.items()}
@@ -163,6 +174,89 @@ def test_a_network_in_which_everything_differs_trains(images):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+# ---- larger images
+
+
+@pytest.mark.parametrize(("side", "sizes"), [
+    (32, [32, 32, 16, 16, 8, 8, 4, 4, 4, 4, 4, 4, 2]), (48, [24, 24, 12, 12, 6, 6, 3, 3, 3, 3, 3, 3, 2]),
+    (224, [28, 28, 14, 14, 7, 7, 4, 4, 4, 4, 4, 4, 2])])
+def test_sizes_of_the_blocks_are_those_of_the_maps(side, sizes):
+    assert [block.size for block in blocks_of(side)] == sizes and blocks_of(side)[-1].size_out == 2
+    found = []
+    with torch.device("meta"):
+        network = space.build(space.BASELINE, 10, side).eval()
+        for layer in network.layers:
+            layer.register_forward_hook(lambda module, args, output: found.append((args[0].shape[2], output.shape[2])))
+        network(torch.zeros(2, 3, side, side))
+    assert found == [(block.size, block.size_out) for block in blocks_of(side)]
+
+
+@pytest.mark.parametrize("side", SIZES)
+def test_costs_at_every_side_are_those_of_the_formula(side):
+    with torch.device("meta"):
+        images = torch.zeros(2, 3, side, side)
+        for sample in [space.BASELINE, BIG, *samples(30, seed=side)]:
+            network = space.build(sample, 10, side).eval()
+            price = space.cost(sample, 10, side)
+            assert price == (sum(p.numel() for p in network.parameters()), macs(network, images)), sample
+            assert price == (space.count_parameters(sample, 10, side), space.count_macs(sample, 10, side))
+
+
+def test_larger_images_cost_every_network_the_same_stem():
+    """So that what is no larger than MobileNet at 32 is no larger at any side."""
+    for side, more in ((48, 0), (64, 0), (96, 9280), (128, 9280), (192, 2 * 9280), (224, 2 * 9280)):
+        for sample in [space.BASELINE, BIG, *samples(20)]:
+            assert space.count_parameters(sample, 10, side) == space.count_parameters(sample) + more
+        assert space.smallest(10, side).parameters == space.smallest().parameters + more
+    with torch.device("meta"):
+        shapes = [[p.shape for p in space.build(BIG, 10, side).layers.parameters()] for side in SIZES]
+    assert all(each == shapes[0] for each in shapes)
+
+
+def test_the_fewest_multiply_adds_at_another_side():
+    each = {label: min(values, key=lambda value, label=label: space.count_macs(
+        {**space.BASELINE, label: value}, 10, 224)) for label, values in CHOICES.items()}
+    assert space.count_macs(each, 10, 224) == space.smallest(10, 224).macs
+
+
+@pytest.mark.parametrize("side", [48, 64, 96, 224])
+def test_baseline_for_larger_images_is_mobilenet(side):
+    torch.manual_seed(0)
+    plain, sampled = build_model("mobilenet", 7, side), space.build(space.BASELINE, 7, side)
+    sampled.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, side, side)
+    assert torch.equal(sampled(images), plain(images))
+
+
+@pytest.mark.parametrize("side", [48, 224])
+def test_a_network_for_larger_images_trains(side):
+    for sample in (BIG, *samples(2, seed=side)):
+        network = space.build(sample, 10, side)
+        nn.functional.cross_entropy(network(torch.randn(3, 3, side, side)), torch.tensor([1, 2, 3])).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_skip_between_odd_sizes_averages_what_is_there():
+    """From 14 and 7 to 4: the pixels of the last row and column are fewer."""
+    block = blocks_of(224)[6]
+    for source, size, factor in ((5, 7, 2), (3, 14, 4)):
+        skip, x = build_skip(block, source), torch.randn(2, 3, size, size, dtype=torch.float64)
+        found = skip.pool(x)
+        for row, column in itertools.product(range(4), repeat=2):
+            window = x[:, :, factor * row : factor * (row + 1), factor * column : factor * (column + 1)]
+            torch.testing.assert_close(found[:, :, row, column], window.mean((2, 3)))
+        assert found.shape == (2, 3, 4, 4)
+
+
+@pytest.mark.parametrize("side", [31, 0, "64"])
+def test_another_side_is_refused(side):
+    for function in (space.build, space.cost, space.count_parameters, space.count_macs):
+        with pytest.raises(ValueError, match="must be one of 32, 48, 64, 96, 128, 192, 224"):
+            function(space.BASELINE, 10, side)
+    with pytest.raises(ValueError, match="side = "):
+        space.smallest(10, side)
+
+
 # ---- the space as NNI sees it
 
 
@@ -191,6 +285,19 @@ def test_nni_freezes_to_the_network_that_build_makes(nni_space, images):
         built.load_state_dict(frozen.state_dict())
         assert torch.equal(frozen(images), built(images))
         assert sum(p.numel() for p in frozen.parameters()) == space.count_parameters(sample)
+
+
+@pytest.mark.parametrize("side", [48, 224])
+def test_nni_freezes_to_the_network_for_larger_images(side):
+    pytest.importorskip("pytorch_lightning")
+    from models.mobilenet_space.nni_space import nni_sample
+
+    nni_space, images = MobileNetSpace(10, side), torch.randn(2, 3, side, side)
+    for sample in [BIG, *samples(1, seed=2)]:
+        frozen, built = nni_space.freeze(nni_sample(sample)), space.build(sample, 10, side)
+        built.load_state_dict(frozen.state_dict())
+        assert torch.equal(frozen(images), built(images))
+        assert sum(p.numel() for p in frozen.parameters()) == space.count_parameters(sample, 10, side)
 
 
 def test_nni_builds_a_sample_in_its_context(nni_space):
