@@ -46,6 +46,12 @@ def test_the_published_sizes(name, count):
         assert parameters(network(name, 36, 10, 20, auxiliary=True)) == count + head
 
 
+def test_the_published_size_for_imagenet():
+    """48 channels, 14 cells, 1000 classes: 4.719 million in the README of quark0/darts."""
+    with torch.device("meta"):
+        assert parameters(network("DARTS_V2", 48, 1000, 14, side=224)) == 4_718_752
+
+
 @pytest.mark.parametrize("n_layers", range(1, 10))
 def test_reductions_at_one_and_two_thirds(n_layers):
     stacked = network(one_operation("skip_connect"), 2, 3, n_layers)
@@ -65,6 +71,63 @@ def test_the_stem_has_its_multiple_of_the_channels(multiplier):
     stacked = network(n_layers=2, stem_multiplier=multiplier)
     assert stacked.stem[0].weight.shape == (4 * multiplier, 3, 3, 3) and stacked.stem[1].affine
     assert stacked(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+
+
+# ---- larger pictures
+
+# side -> convolutions of the stem as (c_in, c_out), of 6 channels; that of stem1; sides of s0 and s1
+STEMS = {32: ([(3, 18)], [], 32, 32), 48: ([(3, 6)], [], 24, 24), 64: ([(3, 6)], [], 32, 32),
+         96: ([(3, 3), (3, 6)], [], 24, 24), 128: ([(3, 3), (3, 6)], [], 32, 32),
+         192: ([(3, 3), (3, 6)], [(6, 6)], 48, 24), 224: ([(3, 3), (3, 6)], [(6, 6)], 56, 28)}
+
+
+@pytest.mark.parametrize("side", STEMS)
+def test_the_stems_of_every_size(side):
+    stem, stem1, large, small = STEMS[side]
+    with torch.device("meta"):
+        stacked, seen, shapes = network(channels=6, n_layers=4, side=side).eval(), [], []
+        stacked.cells[0].register_forward_hook(lambda module, args, output: seen.extend(args))
+        for cell in stacked.cells:
+            cell.register_forward_hook(lambda module, args, output: shapes.append(output.shape[2]))
+        assert stacked(torch.zeros(2, 3, side, side)).shape == (2, 10)
+    channels = (stem1 or stem)[-1][1]
+    assert [tuple(each.shape) for each in seen] == [(2, stem[-1][1], large, large), (2, channels, small, small)]
+    assert (seen[0] is seen[1]) == (not stem1) and small <= 32
+    assert shapes == [small, small // 2, small // 4, small // 4]
+    for made, expected in ((stacked.stem, stem), (stacked.stem1 or [], stem1)):
+        convolutions = [module for module in made if isinstance(module, nn.Conv2d)]
+        assert [(module.in_channels, module.out_channels) for module in convolutions] == expected
+        assert {module.stride for module in convolutions} <= {(1, 1) if side == 32 else (2, 2)}
+    assert isinstance(stacked.cells[0].preprocess0, FactorizedReduce if stem1 else ReluConvBn)
+
+
+def test_at_32_nothing_is_new():
+    torch.manual_seed(1)
+    plain = network(auxiliary=True)
+    torch.manual_seed(1)
+    found = network(auxiliary=True, side=32)
+    assert str(found) == str(plain) and not any(key.startswith("stem1") for key in plain.state_dict())
+    assert all(torch.equal(found.state_dict()[key], value) for key, value in plain.state_dict().items())
+
+
+def test_odd_channels_of_larger_pictures():
+    assert network(channels=3, side=224)(torch.randn(2, 3, 224, 224)).shape == (2, 10)
+    assert network(channels=5, side=96)(torch.randn(2, 3, 96, 96)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("side", [40, 0, 256])
+def test_a_size_that_there_is_not(side):
+    with pytest.raises(ValueError, match=f"side = {side}: must be one of 32, 48, 64, 96, 128, 192, 224"):
+        network(side=side)
+
+
+@pytest.mark.parametrize("side", [48, 64, 96, 224])
+def test_every_parameter_of_a_network_of_larger_pictures_gets_a_gradient(side):
+    stacked, x = network(n_layers=4, n_classes=7, auxiliary=True, side=side), torch.randn(3, 3, side, side)
+    logits, auxiliary_logits = stacked(x)
+    assert logits.shape == auxiliary_logits.shape == (3, 7)
+    (logits.square().sum() + auxiliary_logits.square().sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in stacked.parameters())
 
 
 # ---- forward and backward
@@ -216,6 +279,31 @@ def test_a_network_is_its_formulas(genotype):
     torch.testing.assert_close(stacked(x), s1.mean((2, 3)) @ linear.weight.T + linear.bias)
 
 
+@pytest.mark.parametrize("side", [48, 96, 224])
+def test_a_network_of_larger_pictures_is_its_formulas(side):
+    """Its gradients too, though maps are rectified in place, once for all that read them."""
+    stacked = network("DARTS_V2", 4, 5, 3, side=side).double()
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+
+    def halved(x, conv, norm):
+        return plain_norm(functional.conv2d(x, conv.weight, stride=2, padding=1), norm)
+
+    def formula():
+        s1 = halved(x, *stacked.stem[:2])
+        if side > 64:
+            s1 = halved(s1.clamp(min=0), *stacked.stem[3:])
+        s0, s1 = s1, halved(s1.clamp(min=0), *stacked.stem1) if side > 128 else s1
+        for layer, cell in enumerate(stacked.cells):
+            pairs = stacked.genotype.reduction if layer else stacked.genotype.normal
+            s0, s1 = s1, plain_cell(cell, pairs, s0, s1, layer > 0, layer == 2 or (layer == 0 and side > 128))
+        linear = stacked.head[-1]
+        return s1.mean((2, 3)) @ linear.weight.T + linear.bias
+
+    results = [[logits, *torch.autograd.grad(logits.square().sum(), list(stacked.parameters()))]
+               for logits in (stacked(x), formula())]
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-9)
+
+
 def test_a_stride_only_for_what_comes_from_the_cells_before():
     assert [edge_stride(source, True) for source in range(5)] == [2, 2, 1, 1, 1]
     assert {edge_stride(source, False) for source in range(5)} == {1}
@@ -255,6 +343,16 @@ def test_the_auxiliary_head_is_its_formula():
     h = plain_norm(functional.conv2d(pooled, conv1.weight), norm1).clamp(min=0)
     h = plain_norm(functional.conv2d(h, conv2.weight), norm2).clamp(min=0).flatten(1)
     torch.testing.assert_close(head(x), h @ linear.weight.T + linear.bias)
+
+
+@pytest.mark.parametrize(("side", "size", "stride"), [(32, 8, 3), (48, 6, 1), (128, 8, 3), (192, 6, 1), (224, 7, 2)])
+def test_the_auxiliary_head_pools_to_2x2_at_every_size(side, size, stride):
+    with torch.device("meta"):
+        stacked, seen = network(n_layers=6, auxiliary=True, side=side), []
+        stacked.auxiliary[1].register_forward_hook(lambda module, args, output: seen.extend([args[0], output]))
+        stacked(torch.zeros(2, 3, side, side))
+    assert [each.shape[2:] for each in seen] == [(size, size), (2, 2)]
+    assert stacked.auxiliary[1].kernel_size == 5 and stacked.auxiliary[1].stride == stride
 
 
 # ---- drop path

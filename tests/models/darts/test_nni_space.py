@@ -109,6 +109,21 @@ def test_nni_builds_a_sample_in_its_context(images):
         assert torch.equal(fixed(images), built(images)) and parameters(fixed) == parameters(built)
 
 
+@pytest.mark.parametrize("side", [48, 96, 224])
+def test_a_space_for_larger_pictures(side):
+    from models.darts.nni_space import DartsStackedCells
+
+    space, images = DartsStackedCells(3, 4, 7, 3, side=side), torch.randn(2, 3, side, side)
+    assert space(images).shape == (2, 7)
+    for genotype in GENOTYPES[:2]:
+        frozen = space.freeze(genotype.sample())
+        built = DartsNetwork(genotype, 3, 4, 7, 3, stem_multiplier=2, affine=False, side=side)
+        assert frozen.state_dict().keys() == built.state_dict().keys()
+        assert {id(p) for p in frozen.parameters()} <= {id(p) for p in space.parameters()}
+        built.load_state_dict(frozen.state_dict())
+        assert torch.equal(frozen(images), built(images))
+
+
 def test_nnis_random_samples_freeze(space, images):
     """A node may take an edge of none: the network works, but the sample is no genotype."""
     sample = space.random()

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from earlier_layout import of_before
+from models.blocks import SIZES, body_side
 from models.darts.genotype import EDGES, OPERATIONS
 from models.darts.supernet import FORMS, Edges, Supernet, SupernetCell, batch_statistics, stacked
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
@@ -117,6 +118,31 @@ def small(partial_channels=1, form="fused", channels=8, **kwargs):
         for alpha in net.alphas():
             alpha.normal_()
     return net
+
+
+@pytest.mark.parametrize("side", [48, 224])
+@pytest.mark.parametrize("partial_channels", [1, 4])
+def test_all_forms_agree_on_larger_pictures(partial_channels, side):
+    """At 224 the maps of the last cell have an odd side of 7, and the first cell reads maps of two sizes."""
+    x, y = torch.randn(2, 3, side, side, dtype=torch.float64), torch.randint(5, (2,))
+    results = []
+    for form, recompute in (*((form, False) for form in FORMS), (FORMS[-1], True)):
+        net = small(partial_channels, form, 4, recompute=recompute, side=side).double()
+        logits = net(x)
+        results.append([logits, *torch.autograd.grad(F.cross_entropy(logits, y), list(net.parameters()))])
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+
+
+@pytest.mark.parametrize("side", SIZES)
+def test_the_cells_of_a_search_see_at_most_32(side):
+    with torch.device("meta"):
+        net, shapes = Supernet(3, 8, 5, 3, form="plain", side=side), []
+        for cell in net.cells:
+            cell.register_forward_hook(lambda module, args, output: shapes.append(output.shape[2:]))
+        assert net(torch.zeros(2, 3, side, side)).shape == (2, 5)
+    assert shapes == [(body_side(side) // 2**times,) * 2 for times in range(3)]
+    assert len(net.weights()) + len(net.alphas()) == len(list(net.parameters()))
 
 
 def test_the_number_of_weights():
