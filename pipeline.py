@@ -84,7 +84,7 @@ def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
     print(("# " if config.dry_run else "") + data.line, flush=True)
     after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
     shared = Plan(runs, config.data, config.data_dir, config.budget, config.seed, data.checksum, len(data.classes),
-                  data.images, after_hpo, changes(config))
+                  data.images, after_hpo, changes(config), data.side)
     if "retrain" in wanted and "darts" not in wanted and not (runs / "darts_search/search/genotype.json").exists():
         raise ValueError("stages = retrain: needs the genotype.json of darts, which is not there yet; add darts")
     found: list[AnyStage] = []

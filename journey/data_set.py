@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from config import DataConfig, TrainingConfig
+from pictures import SIDE
 from pictures.known import DATASETS
 from pictures.listing import SPLIT_NAMES
-from pictures.own import listed
+from pictures.own import listed, side_of
 from pictures.split import parts
 from pictures.summary import summary
 
@@ -22,6 +23,7 @@ class DataSet:
     labels: np.ndarray  # of the training images, those of a given validation set last
     given_val: int
     line: str  # for people
+    side: int  # of the pictures as they are packed
 
     @property
     def images(self) -> int:
@@ -34,7 +36,7 @@ def loaded(config: DataConfig) -> DataSet:
     from pictures.dataset import load  # and torch: slow
 
     found = load(**config.data_set)
-    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary())
+    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(), found.side)
 
 
 def counted(config: DataConfig) -> DataSet:
@@ -42,11 +44,13 @@ def counted(config: DataConfig) -> DataSet:
     if config.data in DATASETS:
         known = DATASETS[config.data]
         return DataSet("", tuple(map(str, range(known.classes))), np.arange(known.images) % known.classes, 0,
-                       f"{known.classes} classes, {known.images} pictures for training")
+                       f"{known.classes} classes, {known.images} pictures for training",
+                       SIDE if config.image_size == "auto" else int(config.image_size))
     found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken, remember=False)
     train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))
     line = summary(found.classes, train, len(found.of("test")), len(val), found.counts(), found.notes)
-    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line)
+    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line,
+                   side_of(found, config.image_size))
 
 
 def assert_splits(data: DataSet, trainings: Iterable[TrainingConfig]) -> None:

@@ -46,6 +46,7 @@ class Plan:
     images: int  # of the training data
     after_hpo: bool  # whether stage 2 takes lr and optimizer from stage 1
     data_set: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of it that are not the defaults
+    side: int = 32  # of the pictures
 
     def shared(self) -> dict[str, Any]:
         return {"data": self.data, "data_dir": self.data_dir, **self.data_set, "seed": self.seed}
@@ -141,7 +142,7 @@ class ExperimentStage(Stage):
             from models.mobilenet_space.space import BASELINE, count_parameters
 
             best = self.plan.runs / "hpo/best.json"
-            more = {"max_params": count_parameters(BASELINE, self.plan.classes),
+            more = {"max_params": count_parameters(BASELINE, self.plan.classes, self.plan.side),
                     "hpo_best": best if self.plan.after_hpo else ""}
         return {**self.plan.shared(), **more, **{k: v for k, v in self.given.items() if is_training(self.name, k)}}
 

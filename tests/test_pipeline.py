@@ -104,6 +104,14 @@ def test_options_reach_the_stages(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert "--compile" in commands["retrain"] and darts["lr"] == 0.5
 
 
+@pytest.mark.parametrize(("size", "stem"), [("auto", 0), ("64", 0), ("128", 9280), ("224", 2 * 9280)])
+def test_no_larger_than_mobilenet_for_pictures_of_that_size(size: str, stem: int, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture) -> None:
+    commands = dry_run(capsys, "--data", "digits", "--image-size", size, "--runs-dir", str(tmp_path / "runs"))
+    words = shlex.split(options(commands["classic_nas"], "--set")["trialCommand"])
+    assert command_line(budgets.SETTINGS["classic_nas"], words[2:], "")["max_params"] == 3217226 + stem
+
+
 def test_small_data_sets_get_what_they_have() -> None:
     for budget in budgets.BUDGETS:
         for images in (20, 100, 1000, 50_000):
