@@ -14,6 +14,7 @@ from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
 from pictures.known import DATASETS
 from pictures.preprocess import FITS
+from pictures.summary import grey_words
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
@@ -70,8 +71,7 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
 def limits(trained: TrainedModel) -> Iterator[str]:
     how = trained.preprocess
     yield from (f"- {line.format(side=how['side'], fit=FITS[how['fit']])}" for line in LIMITS)
-    for kind, (low, high) in (how["grey_range"] or {}).items():
-        yield f"- Grey values of more than 8 bits, {kind}: {low:.10g} is shown as black, {high:.10g} as white."
+    yield from (f"- {words}." for words in grey_words(how["grey_range"] or {}))
 
 
 LAST_EPOCH = ("Accuracies are shares of the pictures, in 0..1, of one training with the seed above. `last` is the last "

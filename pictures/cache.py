@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from files import read_json, read_object, write_json
+from pictures.preprocess import GreyRange
 from pictures.summary import summary
 
 FORMAT = 3  # of the cache; another number makes old caches be rebuilt
@@ -33,7 +35,7 @@ class Pictures:
     test_labels: np.ndarray
     test_size: int = 0  # test images; to know it the test set need not be touched
     given_val: int = 0  # so many of the training images, the last, are a validation set that was given
-    counts: Mapping[str, Any] = field(default_factory=dict)  # what was left out or set aside, as in result.json
+    counts: Mapping[str, Any] = field(default_factory=dict)  # what was left out or set aside, and grey_range
     notes: tuple[str, ...] = ()
     folder: Path | None = None  # of the cache
     root: str = ""  # of the files that were packed
@@ -64,6 +66,7 @@ class Read(NamedTuple):
     broken: int = 0  # pictures that could not be read, and are not among these
     train_paths: Sequence[str] = ()  # below one root; none where there are no files
     test_paths: Sequence[str] = ()
+    grey_range: GreyRange = MappingProxyType({})  # of values of more than 8 bits, found in the training pictures
 
 
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
@@ -71,11 +74,12 @@ _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test
 
 def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
     """Write the cache as a folder that appears whole, under its final name, or not at all."""
+    ranges = {"grey_range": dict(read.grey_range)} if read.grey_range else {}
     read, counts = _without_duplicates(read) if drop_duplicates else (read, _count_duplicates(read))
     _assert_classes(read)
     work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
     try:
-        counts = ({"broken": read.broken} if read.broken else {}) | counts
+        counts = ({"broken": read.broken} if read.broken else {}) | counts | ranges
         write_json(work / "meta.json", {
             "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": _write(work, read),
             "test_size": len(read.test[1]), "given_val": read.given_val, "counts": counts})

@@ -4,19 +4,20 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from files import atomic_write, read_object, write_json
 from pictures.cache import Read, compact
-from pictures.decoding import read_picture
 from pictures.folders import in_folder
 from pictures.known import DATASETS
 from pictures.listing import FORMS, File, Listing, assert_usable, set_aside, shown
+from pictures.reading import grey_range, most_workers, read_picture
 from pictures.sizes import automatic
 from pictures.tables import in_table
 
@@ -67,8 +68,10 @@ def side_of(listing: Listing, image_size: str) -> int:
 def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Path) -> Read:
     """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` are a ValueError."""
     files, test_files = listing.of("train", "val"), listing.of("test")
-    train, good, broken = _decoded(listing, files, side, fit, "train")
-    test, good_test, more = _decoded(listing, test_files, side, fit, "test")
+    ranges = grey_range(listing.path(file) for file in listing.of("train"))
+    how = {"side": side, "fit": fit, "grey_range": ranges}
+    train, good, broken = _decoded(listing, files, "train", how)
+    test, good_test, more = _decoded(listing, test_files, "test", how)
     if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
                                     for path in listing.dangling)]:
         with atomic_write(list_file, "wb") as file:
@@ -77,7 +80,7 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
             raise ValueError(_told(broken, len(listing.files), list_file))
     val = int(good[len(listing.of("train")) :].sum())
     paths = ([file.path for file in itertools.compress(*those)] for those in ((files, good), (test_files, good_test)))
-    return Read(listing.classes, train, test, val, len(broken), *paths)
+    return Read(listing.classes, train, test, val, len(broken), *paths, ranges)
 
 
 def _told(broken: list[str], of: int, list_file: Path) -> str:
@@ -87,15 +90,15 @@ def _told(broken: list[str], of: int, list_file: Path) -> str:
             "on without them")
 
 
-def _decoded(listing: Listing, files: list[File], side: int, fit: str,
-             split: str) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
+def _decoded(listing: Listing, files: list[File], split: str,
+             how: Mapping[str, Any]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
     """Images (N, side, side, 4) uint8 and labels (N,) of the good ones, which of the files these are, and what is
     wrong with the others. The pictures go straight into their places: memory is that of the result."""
-    images = np.zeros((len(files), side, side, 4), np.uint8)
+    images = np.zeros((len(files), how["side"], how["side"], 4), np.uint8)
 
     def decode(number: int) -> str:
         try:
-            images[number, :, :, :3] = read_picture(listing.path(files[number]), side, fit)
+            images[number, :, :, :3] = read_picture(listing.path(files[number]), **how)
             return ""
         except ValueError as error:
             return str(error)
@@ -107,6 +110,6 @@ def _decoded(listing: Listing, files: list[File], side: int, fit: str,
 
 
 def _in_threads(task: object, n: int, title: str) -> list[str]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, most_workers())) as pool:
         found: Iterable[str] = pool.map(task, range(n))
         return list(tqdm(found, title, n, unit=" pictures", delay=2, disable=None))

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from pictures.preprocess import GreyRange
+
 UNEQUAL = 3  # times the smallest class: the largest one, from where it is told
 
 
@@ -20,10 +22,18 @@ def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: in
     if side:
         told.append(f"brought to {side}x{side} pixels" + (f" ({counts['fit']})" if "fit" in counts else ""))
     told += [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
+    told += grey_words(counts.get("grey_range") or {})
     told += notes
     if validation:
         told.append(f"validation {validation}")
     return "; ".join(" ".join(part.split()) for part in told)
+
+
+def grey_words(ranges: GreyRange) -> list[str]:
+    """What becomes of grey values of more than 8 bits, for people."""
+    names = {"integer": "16-bit", "float": "floating"}
+    return [f"{names[kind]} grey: values {low:.10g} to {high:.10g} in this data set, shown as 0 to 255"
+            for kind, (low, high) in ranges.items()]
 
 
 def _number(text: str, n: float) -> str:

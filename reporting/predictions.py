@@ -5,6 +5,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from pictures.listing import shown
+
 MOST = 12  # classes in a table or in a line; pairs of them in a list
 WIDEST = 12  # letters of a name in a table
 
@@ -20,7 +22,7 @@ class Tally:
     def add(self, paths: Iterable[str], predicted: Iterable[str]) -> None:
         for path, name in zip(paths, predicted, strict=True):
             self.counts[name] += 1
-            folder = os.fsencode(path.removeprefix(self.root)).decode(errors="backslashreplace").split(os.sep)[:-1]
+            folder = shown(path.removeprefix(self.root)).split(os.sep)[:-1]
             if folder and folder[0] in self.classes and path.startswith(self.root):
                 self.pairs[folder[0], name] += 1
 
@@ -36,10 +38,10 @@ class Tally:
 
 
 def _each(counts: Counter[str]) -> str:
-    shown = counts.most_common(MOST)
-    others = counts.total() - sum(number for _, number in shown)
+    most = counts.most_common(MOST)
+    others = counts.total() - sum(number for _, number in most)
     more = f", {len(counts) - MOST} other classes: {others}" if others else ""
-    return ", ".join(f"{name}: {number}" for name, number in shown) + more
+    return ", ".join(f"{name}: {number}" for name, number in most) + more
 
 
 def _table(pairs: Counter[tuple[str, str]]) -> Iterator[str]:

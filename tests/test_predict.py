@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+import hpo_trial
 import predict
 import small_models
 from conftest import ROOT
+from pictures import dataset
 from pictures.decoding import AHEAD, Decoder, read_picture
 from pictures.folders import find_pictures
 from reporting.predictions import Tally
@@ -428,3 +430,27 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(model_file, folder):
     finally:
         os.close(writer)
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_the_range_of_a_data_set_comes_with_its_model(call_trial, tmp_path, capsys):
+    """16-bit files with a camera's 12 bits: trained, predicted and exported with one range, that of the training."""
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    folders = [f"{split}/{label}" for split in ("train", "test") for label in ("ant", "bee")]
+    for name in (f"{folder}/{i}.png" for folder in folders for i in range(8)):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        scale = 16 if "train" in name else 20  # which the range of the training pictures cuts off
+        Image.fromarray((rng.integers(0, 256, (32, 32)) * scale).astype(np.uint16)).save(data / name)
+    small = ["--data", str(data), "--data-dir", str(tmp_path), "--runs-dir", str(tmp_path), "--name", "m", "--epochs",
+             "1", "--batch-size", "4", "--precision", "fp32", "--model", "shufflenetg2"]
+    assert call_trial(hpo_trial.main, small)[0] == 0
+    assert "16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255" in capsys.readouterr().out
+    model = next(tmp_path.glob("*/m/model.pt"))
+    trained = small_models.load_model(model, torch.device("cpu"))
+    assert trained.preprocess["grey_range"] == {"integer": [0, 4095]}
+    packed = dataset.load(str(data), tmp_path)
+    assert call(model, "--images", data / "test", "--json", "--workers", "1") == 0
+    found = [list(record["probabilities"].values()) for record in records(capsys.readouterr().out)]
+    expected = predict.classifier(trained, "fp32", tta=False)(np.array(packed.test_images))
+    assert np.allclose(found, expected, atol=1e-6) and packed.test_images[..., :3].max() == 255
+    levels = np.asarray(Image.open(data / "train" / "ant" / "0.png")) // 16
+    assert np.array_equal(packed.train_images[0, :, :, 0], levels)
