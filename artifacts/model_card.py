@@ -56,7 +56,8 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
     yield from table({
         "data set": Path(data["name"]).name if data.get("name") else None,
         "checksum (sha256 of all pixels and labels)": data.get("checksum"),
-        **{key.replace("_", " "): value for key, value in data.items() if key not in ("name", "checksum", "classes")}})
+        **{key.replace("_", " "): flat(value) for key, value in data.items()
+           if key not in ("name", "checksum", "classes")}})
     name = data.get("name")
     licence = (DATASETS[name].licence if name in DATASETS else
                OWN_LICENCE if name else f"Licence of the data set: {UNKNOWN}, as is the data set.")

@@ -44,19 +44,19 @@ def read_picture(path: str, side: int, fit: str = "stretch",
 def _read(path: str, side: int, use: Callable[[Image.Image], Any]) -> Any:
     """What `use` makes of an opened picture, if need be without what is in the file beside its pixels."""
     try:
-        with _opened(path, side) as image:
+        with opened(path, side) as image:
             return use(image)
     except Exception:
         if not _head(path).startswith((PNG, JPEG)):
             raise
         pixels_alone = io.BytesIO(bare(Path(path).read_bytes()))
-    with _opened(pixels_alone, side) as image:
+    with opened(pixels_alone, side) as image:
         return use(image)
 
 
 @contextlib.contextmanager
-def _opened(file: str | io.BytesIO, side: int) -> Iterator[Image.Image]:
-    """An opened picture that may be decoded within the bounds of memory."""
+def opened(file: str | io.BytesIO, side: int) -> Iterator[Image.Image]:
+    """An opened picture that may be decoded within the bounds of memory, a large one while no other is."""
     _prepare_pillow()
     try:
         image = preprocess.opened(file, side)
@@ -101,11 +101,12 @@ def _register_heif() -> bool:
 
 
 def _hint(path: str) -> str:
+    """What to install for a format that this Pillow does not know."""
     head = _head(path)
     if head[4:8] != b"ftyp" or head[8:12] not in HEIF or _register_heif():
         return ""
-    return ("; HEIC takes the package pillow-heif (pip install pillow-heif)" if not head[8:].startswith(b"avi") else
-            "; AVIF takes Pillow 11.3 or later")
+    return ("; AVIF takes Pillow 11.3 or later" if head[8:11] == b"avi" else
+            "; HEIC takes the package pillow-heif (pip install pillow-heif)")
 
 
 def _head(path: str) -> bytes:

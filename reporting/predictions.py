@@ -28,7 +28,7 @@ class Tally:
 
     def lines(self, seconds: float) -> Iterator[str]:
         count, known = self.counts.total(), self.pairs.total()
-        yield f"{count} pictures in {seconds:.1f} s; {_each(self.counts)}"
+        yield f"{count} picture{'' if count == 1 else 's'} in {seconds:.1f} s; {_each(self.counts)}"
         if known and known < count:
             yield f"accuracy not known: {count - known} of {count} pictures are in no folder that is named as a class"
         elif known:

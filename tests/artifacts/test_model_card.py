@@ -91,3 +91,16 @@ def test_a_full_disk_leaves_the_old_card(folder, tmp_path, monkeypatch):
         write_model_card(tmp_path, loaded(folder))
     assert [path.name for path in tmp_path.iterdir()] == ["MODEL_CARD.md"]
     assert (tmp_path / "MODEL_CARD.md").read_text() == "old"
+
+
+def test_how_pictures_are_read(folder, tmp_path):
+    trained = loaded(folder)
+    write_model_card(tmp_path, trained)
+    assert "brought to 32x32 pixels, not keeping its proportions;" in (tmp_path / "MODEL_CARD.md").read_text()
+    facts = {"data": {"fit": "pad", "grey_range": {"float": [0, 1], "integer": [0, 4095]}}}
+    write_model_card(tmp_path, trained._replace(facts=facts))
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "brought to 32x32 pixels, keeping its proportions, with grey beside it;" in text
+    assert "- 16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255.\n" in text
+    assert "- floating grey: values 0 to 1 in this data set" in text
+    assert rows(tmp_path)["grey range"] == "float [0, 1], integer [0, 4095]"
