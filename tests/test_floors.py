@@ -26,7 +26,7 @@ FORBIDDEN = {  # besides all that is not below: others' packages, and the settin
     "journey": {*TORCH, *NNI}, "experiment": TORCH,
 }
 FILE_FORBIDS = {  # in single files more
-    **{f"pictures/{name}.py": TORCH for name in ("decoding", "reading", "bare")},  # a worker that decodes starts at once
+    **{f"pictures/{name}.py": TORCH for name in ("decoding", "reading", "bare")},  # a worker starts at once
     "pictures/preprocess.py": {*TORCH, "files", "pictures"},  # copied beside exports, where there is no repository
     "nas/tuner.py": TORCH, "nas/ranking.py": TORCH,
     "training/stopping.py": {*TORCH, "numpy", "config"},  # in commands that need no torch
