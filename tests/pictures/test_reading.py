@@ -408,6 +408,12 @@ def test_fit(tmp_path, width, height):
         assert read_picture(str(tmp_path / "a.png"), 48, fit=fit).shape == (48, 48, 3)
 
 
+def test_all_workers_wait_for_one_another_with_large_pictures():
+    with Decoder(SIDE, workers=1) as decoder:
+        kind = decoder.pool.submit(eval, "type(__import__('pictures.reading').reading.turn).__module__").result()
+    assert kind == "multiprocessing.synchronize"  # a lock between processes, not that of threads
+
+
 def test_a_decoder_does_the_same(tmp_path):
     picture(90, 30).save(tmp_path / "a.png")
     Image.fromarray(STEPS.astype(np.uint16) * 16).save(tmp_path / "b.png")
