@@ -1,10 +1,9 @@
 """The side that pictures are packed with, by what the files themselves show."""
 
-import warnings
 from collections.abc import Sequence
 from statistics import median
 
-from PIL import Image
+from pictures.reading import opened
 
 SIZES = (32, 48, 64, 96, 128, 192, 224)  # pixels; networks halve the larger ones until at most 32 are left
 LARGEST = 128  # that is chosen without being told
@@ -25,11 +24,9 @@ def automatic(paths: Sequence[str], pictures: int) -> int:
 
 
 def shorter_side(path: str) -> int:
-    """Pixels; 0 for what Pillow cannot open."""
+    """Pixels; 0 for what cannot be opened."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return min(image.size)
+        with opened(path, side=2**20) as image:  # so that no JPEG is at a fraction of its size
+            return min(image.size)
     except Exception:  # what is wrong with it is told where it is decoded
         return 0

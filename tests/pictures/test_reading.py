@@ -16,6 +16,7 @@ from pictures import reading
 from pictures.decoding import Decoder
 from pictures.preprocess import pixels, spanning
 from pictures.reading import grey_range, read_picture
+from pictures.sizes import shorter_side
 
 SIDE = 32
 RNG = np.random.default_rng(0)
@@ -371,6 +372,7 @@ def test_heic_of_a_camera(tmp_path, forgetful):
     upright = picture(64, 40)
     heif.from_pillow(upright).save(tmp_path / "a.heic", quality=95)
     heif.from_pillow(upright).save(tmp_path / "b.heic", quality=95, exif=turned_exif())
+    assert shorter_side(str(tmp_path / "a.heic")) == 40  # by which the size of the packed pictures is chosen
     expected, turned = np.asarray(upright.resize((SIDE, SIDE))), upright.transpose(Image.Transpose.ROTATE_270)
     assert np.abs(read_picture(str(tmp_path / "a.heic"), SIDE).astype(int) - expected).mean() < 6
     expected = np.asarray(turned.resize((SIDE, SIDE)))
