@@ -31,8 +31,9 @@ def run(argv: list[str] | None) -> None:
         raise ValueError(f"runs = {config.runs!r}: no such folder")
 
     from reporting import markdown, web_page
+    from reporting.blocks import Text
     from reporting.findings import find
-    from reporting.sections import COMMANDS, report_blocks, stage_count
+    from reporting.sections import COMMANDS, page_title, report_blocks, stage_count
 
     findings = find(folder)
     if not findings.groups:
@@ -40,7 +41,8 @@ def run(argv: list[str] | None) -> None:
         raise ValueError(f"runs = {config.runs!r}: no results here{broken}; these make some: " + "; ".join(
             COMMANDS.values()))
     blocks = report_blocks(findings, config.predict, config.device)
-    title = f"Results, {time.strftime('%d %B %Y, %H:%M')}"
+    title = page_title(findings)
+    blocks.append(Text(f"Written on {time.strftime('%d %B %Y, %H:%M')}.", "note"))
     with atomic_write(out) as file:
         file.write(web_page.page(title, blocks))
     markdown.write(title, blocks, out.with_suffix(".md"), out.with_name(f"{out.stem}_pictures"))

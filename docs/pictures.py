@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, draw in (("darts_v2.svg", lambda: cells_figure(genotype)), ("edges.svg", edges_figure),
                        ("network.svg", network_figure), ("mobilenet_space.svg", space_figure)):
         with atomic_write(folder / name, "wb") as file:
-            file.write(svg(draw, plain=True))
+            file.write(svg(draw, plain=True, white=True))
         print(folder / name)
     return 0
 

@@ -74,13 +74,14 @@ def _draw_cell(axes: Axes, cell: Sequence[Pair]) -> None:
     for source, (name, x, color) in enumerate(zip(STATES, STATE_X, STATE_COLORS, strict=True)):
         y = _state_y(source)
         axes.add_patch(Circle((x, y), RADIUS, facecolor="white", edgecolor=color, lw=2, zorder=4))
-        axes.text(x, y, name, ha="center", va="center", fontsize=8 if source < 2 else 11, zorder=5)
+        axes.text(x, y, name, ha="center", va="center", fontsize=8 if source < 2 else 11, color="black", zorder=5)
         if source >= 2:
             _draw_arrow(axes, (x + RADIUS, y), (OUTPUT_X - 0.16, y), "#bbbbbb")
     top, bottom = _state_y(2) + 0.3, _state_y(len(STATES) - 1) - 0.3
     axes.add_patch(FancyBboxPatch((OUTPUT_X - 0.14, bottom), 0.5, top - bottom, boxstyle="round,pad=0,rounding_size=.1",
                                   facecolor="#f2f2f2", edgecolor="#555555", lw=1.5, zorder=4))
-    axes.text(OUTPUT_X + 0.11, (top + bottom) / 2, "$c_k$", ha="center", va="center", fontsize=11, zorder=5)
+    axes.text(OUTPUT_X + 0.11, (top + bottom) / 2, "$c_k$", ha="center", va="center", fontsize=11, color="black",
+              zorder=5)
 
 
 def _draw_edge(axes: Axes, operation: str, source: int, node: int, y: float) -> None:
@@ -93,7 +94,7 @@ def _draw_edge(axes: Axes, operation: str, source: int, node: int, y: float) -> 
     axes.add_patch(FancyBboxPatch((right - BOX_WIDTH, y - BOX_HEIGHT / 2), BOX_WIDTH, BOX_HEIGHT, lw=1.2, zorder=3,
                                   boxstyle="round,pad=0,rounding_size=.06", edgecolor=color,
                                   facecolor=FAMILY_COLORS.get(operation.split("_")[0], OTHER_FAMILY)))
-    axes.text(right - BOX_WIDTH / 2, y, operation, ha="center", va="center", zorder=5, gid="operation",
+    axes.text(right - BOX_WIDTH / 2, y, operation, ha="center", va="center", zorder=5, gid="operation", color="black",
               fontsize=9 * min(1, (BOX_WIDTH - 0.15) / width(operation, 9)))
 
 
@@ -132,13 +133,15 @@ def alphas_figure(history: History, genotype: Genotype | None = None) -> Figure:
     for part, kind in zip(figure.subfigures(2, 1), ("normal", "reduction"), strict=True):
         part.suptitle(f"{kind} cell", weight="bold")
         panels = part.subplots(N_NODES, N_NODES + 1, sharex=True, sharey=True)
-        panels[0, 0].set_ylim(0, 1.05 * max(max(row) for epoch in history for row in epoch[kind]))  # of all panels
+        bottom, top = _range([value for epoch in history for row in epoch[kind] for value in row])
+        panels[0, 0].set_ylim(bottom, top)
+        panels[0, 0].yaxis.get_major_formatter().set_useOffset(False)
         panels[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
         kept = {(node, edge.source) for node, pair in enumerate(getattr(genotype, kind, ())) for edge in pair}
         for edge, place in enumerate(EDGES):
             _plot_edge(panels[place], [epoch[kind][edge] for epoch in history], place, place in kept)
         for node in range(N_NODES):
-            panels[node, 0].set_ylabel("weight")
+            panels[node, 0].set_ylabel("weight" if bottom == 0 else "weight, axis not from 0")
             for source in range(node + 2, N_NODES + 1):
                 panels[node, source].set_axis_off()
         for axes in panels[-1]:
@@ -146,6 +149,15 @@ def alphas_figure(history: History, genotype: Genotype | None = None) -> Figure:
         part.legend(handles=panels[0, 0].lines, loc="upper right", fontsize=11 * legend_scale(), ncols=2,
                     title="bold frame: an edge of the genotype" if kept else None, bbox_to_anchor=(0.98, 0.93))
     return figure
+
+
+def _range(weights: Sequence[float]) -> tuple[float, float]:
+    """Of the axis of all panels: from 0, unless all weights are so close that their lines would be one."""
+    low, high = min(weights), max(weights)
+    if low < high / 2:
+        return 0, 1.05 * high
+    margin = 0.08 * (high - low) or 0.1 * high
+    return low - margin, high + margin
 
 
 def legend_scale() -> float:

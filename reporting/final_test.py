@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from files import read_json, write_json
-from reporting.findings import Run
+from reporting.findings import Origin, Run
 
 if TYPE_CHECKING:
     import numpy as np
 
     from pictures.dataset import Pictures
 
-FILE, SCHEMA = "final_test.json", 1
+FILE, SCHEMA = "final_test.json", 2
 MISTAKES = 16  # that are shown
 CHANGES = ("test_share", "skip_broken", "drop_duplicates")  # settings that change a data set
 BEFORE = {"image_size": "32", "fit": "stretch"}  # of runs that do not tell
@@ -30,7 +30,8 @@ class Mistake(NamedTuple):
     true: int
     predicted: int
     probability: float  # of what was predicted
-    png: str  # base64
+    png: str  # base64, of what the network saw
+    heat: str  # base64, a grey PNG as large: how much each place spoke for the prediction; empty: not known
 
 
 class FinalTest(NamedTuple):
@@ -55,7 +56,7 @@ def final_test(run: Run, device: str) -> FinalTest:
     key = {"schema": SCHEMA, "model": hashlib.sha256(model.read_bytes()).hexdigest(), "data": run.origin.checksum}
     if (cached := _cached(run.path / FILE, key)) is not None:
         return cached
-    found = compute(model, _pictures(run), device)
+    found = compute(model, data_set(run.origin, run.config), device)
     write_json(run.path / FILE, {**key, **found._asdict(), "mistakes": [m._asdict() for m in found.mistakes]})
     return found
 
@@ -71,16 +72,15 @@ def _cached(file: Path, key: dict[str, Any]) -> FinalTest | None:
         return None
 
 
-def _pictures(run: Run) -> "Pictures":
-    """The very data set of the run; never downloaded for a report."""
+def data_set(origin: Origin, config: dict[str, Any]) -> "Pictures":
+    """The very data set of a run; never downloaded for a report. ValueError if it is not there, or has changed."""
     from pictures.dataset import load
 
-    name, data_dir = run.origin.data, Path(run.config.get("data_dir", ".data"))
+    name, data_dir = origin.data, Path(config.get("data_dir", ".data"))
     if name == "cifar10" and not (data_dir / "cache" / "cifar10").is_dir():
         raise ValueError(f"cifar10 is not in {data_dir}")
-    pictures = load(name, data_dir, **BEFORE | {key: run.config[key] for key in (*CHANGES, *BEFORE)
-                                                if key in run.config})
-    if pictures.checksum != run.origin.checksum:
+    pictures = load(name, data_dir, **BEFORE | {key: config[key] for key in (*CHANGES, *BEFORE) if key in config})
+    if pictures.checksum != origin.checksum:
         raise ValueError(f"the data set {name} has changed since: its checksum is {pictures.checksum[:12]} now")
     return pictures
 
@@ -101,8 +101,9 @@ def compute(model_file: Path, pictures: "Pictures", device: str) -> FinalTest:
     sure = probabilities.max(1)
     wrong = np.flatnonzero(predicted != true)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
-    mistakes = [Mistake(int(i), int(true[i]), int(predicted[i]), float(sure[i]), _png(pictures.test_images[i]))
-                for i in worst]
+    heats = _heats(trained, pictures.test_images[worst], predicted[worst]) if len(worst) else []
+    mistakes = [Mistake(int(i), int(true[i]), int(predicted[i]), float(sure[i]),
+                        _png(pictures.test_images[i][:, :, :3]), heat) for i, heat in zip(worst, heats, strict=True)]
     return FinalTest(list(pictures.classes), confusion.tolist(), mistakes)
 
 
@@ -121,9 +122,25 @@ def _probabilities(trained: Any, images: "np.ndarray") -> "np.ndarray":
     return torch.cat(parts).numpy()
 
 
+def _heats(trained: Any, images: "np.ndarray", predicted: "np.ndarray") -> list[str]:
+    """images (N, S, S, 4) uint8, predicted (N,) -> what the network looked at, as Mistake.heat"""
+    import torch
+
+    from pictures.augmentation import words
+    from reporting.heat_maps import layer_cam
+
+    device = trained.normalization.mean.device
+    pixels = trained.normalization(words(torch.from_numpy(images)).to(device))
+    try:
+        maps = layer_cam(trained.model, pixels, torch.from_numpy(predicted).to(device))
+    except ValueError:  # its maps are too small
+        return [""] * len(images)
+    return [_png(one) for one in (255 * maps).round().byte().cpu().numpy()]
+
+
 def _png(image: "np.ndarray") -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image[:, :, :3].copy()).save(buffer, "png")
+    Image.fromarray(image.copy()).save(buffer, "png")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from files import atomic_write
-from reporting.blocks import Block, Bullets, Facts, Gallery, Heading, Picture, Table, Text
+from reporting.blocks import Block, Bullets, Details, Facts, Gallery, Heading, Heat, Picture, Table, Text
 
 
 def write(title: str, blocks: list[Block], file: Path, pictures: Path) -> None:
@@ -13,7 +13,8 @@ def write(title: str, blocks: list[Block], file: Path, pictures: Path) -> None:
         with atomic_write(pictures / picture.name, "wb") as stream:
             stream.write(picture.content)
     with atomic_write(file) as stream:
-        stream.write("\n\n".join([f"# {title}", *("\n".join(_lines(block, pictures.name)) for block in blocks)]) + "\n")
+        stream.write("\n\n".join([f"# {_plain(title)}", *("\n".join(_lines(block, pictures.name)) for block in blocks)])
+                     + "\n")
 
 
 def _pictures(blocks: list[Block]) -> Iterator[Picture]:
@@ -22,6 +23,8 @@ def _pictures(blocks: list[Block]) -> Iterator[Picture]:
             yield block
         elif isinstance(block, Gallery):
             yield from block.pictures
+        elif isinstance(block, Details):
+            yield from _pictures(block.blocks)
 
 
 def _lines(block: Block, folder: str) -> Iterator[str]:
@@ -29,19 +32,27 @@ def _lines(block: Block, folder: str) -> Iterator[str]:
         case Heading(level, text):
             yield f"{'#' * level} {_plain(text)}"
         case Text(text, kind):
-            yield f"> {_plain(text)}" if kind == "warning" else _plain(text)
+            yield {"warning": "> {}", "lead": "**{}**"}.get(kind, "{}").format(_plain(text))
         case Facts(pairs):
             yield from (f"- **{_plain(value)}**: {_plain(what)}" for value, what in pairs)
         case Table(header, rows, numbers):
             yield _row(header)
             yield _row(["---:" if column in numbers else "---" for column in range(len(header))])
             yield from map(_row, rows)
+        case Heat(corner, columns, rows, caption):
+            yield _row([corner, *columns])
+            yield _row(["---", *["---:"] * len(columns)])
+            yield from (_row([name, *(cell.text if cell else "" for cell in cells)]) for name, cells in rows)
+            yield from ["", f"*{_plain(caption)}*"] if caption else []
         case Bullets(items):
             yield from (f"- {_plain(item)}" for item in items)
         case Picture():
             yield from _picture(block, folder)
-        case Gallery(pictures, small):
-            if small:  # in a row each
+        case Details(summary, parts):
+            yield f"**{_plain(summary)}**"
+            yield from ("\n" + "\n".join(_lines(part, folder)) for part in parts)
+        case Gallery(pictures, kind):
+            if kind:  # in a row each
                 yield _row(["", ""])
                 yield _row(["---", "---"])
                 yield from (_row([_image(picture, folder), picture.caption]) for picture in pictures)
@@ -64,5 +75,5 @@ def _row(cells: list[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line, without what Markdown would take for HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """On one line, without what Markdown would take for HTML or for a formula."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("$", "\\$")

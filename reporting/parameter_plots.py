@@ -1,74 +1,37 @@
 """How the parameters of trials go together with their accuracy: parallel coordinates, effects, a grid of choices."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean, median
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from guard.trials import Trial
-from reporting.plots import BEST, COLORS, VAL
+from reporting.blocks import Cell, Heat
+from reporting.plots import BEST, COLORS, PAPER, VAL
+from reporting.scale import Scale
 
-
-class Scale:
-    """Places of a parameter's values on an axis: numbers far apart by their logarithm, names in their order."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.numeric = all(isinstance(value, int | float) for value in values)
-        self.options = sorted(set(values), key=lambda value: value if self.numeric else str(value))
-        low, high = (self.options[0], self.options[-1]) if self.numeric else (0, 0)
-        self.log = self.numeric and low > 0 and high / low >= 20
-        self.continuous = self.numeric and len(self.options) > 8
-
-    def place(self, value: Any) -> float:
-        if not self.numeric:
-            return float(self.options.index(value))
-        return math.log10(value) if self.log else float(value)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """(place, label): every option, or round numbers where there are many."""
-        if not self.continuous:
-            return [(self.place(option), f"{option:g}" if self.numeric else str(option)) for option in self.options]
-        low, high = self.ends()
-        places = [float(place) for place in MaxNLocator(5, integer=self.log).tick_values(low, high)]
-        inside = [place for place in places if low <= place <= high]
-        if self.log and len(inside) < 2:  # within a decade
-            inside = [low, (low + high) / 2, high]
-        return [(place, f"{10**place if self.log else place:.2g}") for place in inside]
-
-    def ends(self) -> tuple[float, float]:
-        return self.place(self.options[0]), self.place(self.options[-1])
-
-    def share(self, place: float) -> float:
-        """0 at the lowest place, 1 at the highest."""
-        low, high = self.ends()
-        return (place - low) / (high - low) if high > low else 0.5
+SIDE_BY_SIDE = 5  # options whose names fit beside each other; with more every other one is a line lower
 
 
 def parallel_coordinates(trials: Sequence[Trial], names: Sequence[str]) -> Figure:
-    """A line a trial through its parameters to its accuracy; the better, the darker. Best first in `trials`."""
-    figure = Figure(figsize=(max(5.2, 1.7 * (len(names) + 1)), 3.8), layout="constrained")
-    axes = figure.add_subplot()
+    """A line a trial from axis to axis, down to its accuracy; thick: the best, which is first in `trials`."""
+    figure = Figure(figsize=(4.6, 0.78 * (len(names) + 1) + 0.2))
+    axes = figure.add_axes((0.07, 0, 0.86, 1), xlim=(0, 1), ylim=(-len(names) - 0.7, 0.55))
     axes.set_axis_off()
     scales = [Scale([trial.parameters[name] for trial in trials]) for name in names]
-    metrics = [100 * trial.value for trial in trials]
-    color = _colors(metrics)
+    color = _colors([100 * trial.value for trial in trials])
     for trial in reversed(trials):  # the best on top
-        ys = [scale.share(scale.place(trial.parameters[name])) for scale, name in zip(scales, names, strict=True)]
-        metric = 100 * trial.value
-        axes.plot(range(len(names) + 1), [*ys, float(color(metric))], color=COLORS(color(metric)),
+        xs = [scale.share(scale.place(trial.parameters[name])) for scale, name in zip(scales, names, strict=True)]
+        metric = float(color(100 * trial.value))
+        axes.plot([*xs, metric], [-row for row in range(len(names) + 1)], color=COLORS(metric),
                   lw=2.6 if trial is trials[0] else 1.1, alpha=1 if trial is trials[0] else 0.65)
-    for x, (scale, name) in enumerate(zip(scales, names, strict=True)):
-        _draw_axis(axes, x, name, [(scale.share(place), label) for place, label in scale.ticks()])
+    for row, (scale, name) in enumerate(zip(scales, names, strict=True)):
+        _draw_axis(axes, -row, name, [(scale.share(place), label) for place, label in scale.ticks()])
     end = [(i / 4, f"{color.vmin + (color.vmax - color.vmin) * i / 4:.1f}%") for i in range(5)]
-    _draw_axis(axes, len(names), "validation accuracy", end)
-    axes.set_xlim(-0.35, len(names) + 0.55)
-    axes.set_ylim(-0.06, 1.16)
+    _draw_axis(axes, -len(names), "validation accuracy", end)
     return figure
 
 
@@ -77,12 +40,14 @@ def _colors(values: Sequence[float]) -> Normalize:
     return Normalize(min(values) - (min(values) == max(values)), max(values))
 
 
-def _draw_axis(axes: Axes, x: int, name: str, ticks: Sequence[tuple[float, str]]) -> None:
-    axes.plot([x, x], [0, 1], color="#333333", lw=1.2, zorder=5)
-    axes.text(x, 1.09, name, ha="center", va="bottom", weight="bold")
-    for y, label in ticks:
-        axes.text(x + 0.04, y, label, va="center", fontsize=9, zorder=6,
-                  bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8})
+def _draw_axis(axes: Axes, y: float, name: str, ticks: Sequence[tuple[float, str]]) -> None:
+    back = {"facecolor": PAPER, "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
+    axes.plot([0, 1], [y, y], color="#555555", lw=1.2, zorder=5)
+    axes.text(-0.05, y + 0.2, name, weight="bold", fontsize=9, va="bottom", zorder=6, bbox=back)
+    for number, (x, label) in enumerate(ticks):
+        axes.plot([x, x], [y - 0.05, y + 0.05], color="#555555", lw=1.2, zorder=5)
+        lower = 0.2 if len(ticks) > SIDE_BY_SIDE and number % 2 else 0
+        axes.text(x, y - 0.1 - lower, label, ha="center", va="top", fontsize=8, zorder=6, bbox=back)
 
 
 def effect(trials: Sequence[Trial], name: str) -> Figure:
@@ -105,12 +70,19 @@ def effect(trials: Sequence[Trial], name: str) -> Figure:
     return figure
 
 
+def varied(trials: Sequence[Trial], names: Sequence[str]) -> list[str]:
+    """The parameters that were not the same in all trials: nothing can be said of the others."""
+    return [name for name in names if len({str(trial.parameters[name]) for trial in trials}) > 1]
+
+
 def telling(trials: Sequence[Trial], names: Sequence[str], count: int) -> list[str]:
-    """The `count` parameters that explain most of the differences in accuracy, in the order of `names`."""
-    return sorted(sorted(names, key=lambda name: -_explained(trials, name))[:count], key=list(names).index)
+    """The `count` parameters that explain most of the differences in accuracy, in the order of `names`; none that was
+    the same in all trials."""
+    best = sorted(varied(trials, names), key=lambda name: -explained(trials, name))[:count]
+    return sorted(best, key=list(names).index)
 
 
-def _explained(trials: Sequence[Trial], name: str) -> float:
+def explained(trials: Sequence[Trial], name: str) -> float:
     """Share of the variance of the accuracy that lies between the values of `name` (many numbers: between quarters).
 
     Adjusted as in the analysis of variance, else a parameter of many values would seem to explain more.
@@ -132,26 +104,22 @@ def _squares(values: Sequence[float]) -> float:
     return sum((value - mean) ** 2 for value in values)
 
 
-def choices_grid(trials: Sequence[Trial], parts: dict[str, Sequence[str]]) -> Figure:
-    """Mean accuracy, in %, of the trials with each option of each choice, and how many they are; a grid a part.
+def choices_grid(trials: Sequence[Trial], names: Sequence[str], corner: str) -> Heat:
+    """Mean accuracy, in %, of the trials with each option of each choice, and below it how many they are.
 
-    `parts`: title -> names of the choices, which have options in common.
+    A row for each of the choices `names`, which have options in common; the better, the darker.
     """
-    options = {title: sorted({str(trial.parameters[name]) for name in names for trial in trials},
-                             key=lambda option: (option != "none", option != "stem", option))
-               for title, names in parts.items()}
-    rows, widest = [len(found) for found in options.values()], max(map(len, parts.values()))
-    figure = Figure(figsize=(1.6 + 0.85 * widest, 0.8 * len(parts) + 0.3 * sum(rows)), layout="constrained")
-    panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=rows)[:, 0]
-    columns = {title: [_by_option(trials, name) for name in names] for title, names in parts.items()}
-    means = [fmean(values) for found in columns.values() for column in found for values in column.values()]
-    color = _colors(means)
-    for axes, (title, names) in zip(panels, parts.items(), strict=True):
-        _draw_grid(axes, columns[title], options[title], color)
-        axes.set_title(title, fontsize=10, loc="left", weight="bold")
-        axes.set_xticks(range(len(names)), [name.partition("_")[0].replace("block", "block ") for name in names])
-        axes.set_xlim(-0.5, widest - 0.5)
-    return figure
+    found = {name: _by_option(trials, name) for name in names}
+    options = sorted({option for column in found.values() for option in column},
+                     key=lambda option: (option != "none", option != "stem", option))
+    color = _colors([fmean(values) for column in found.values() for values in column.values()])
+
+    def cell(values: Sequence[float]) -> Cell:
+        return Cell(f"{fmean(values):.1f}\n({len(values)})", 0.05 + 0.75 * float(color(fmean(values))))
+
+    return Heat(corner, options, [
+        (name.partition("_")[0].replace("block", "block "),
+         [cell(column[option]) if option in column else None for option in options]) for name, column in found.items()])
 
 
 def _by_option(trials: Sequence[Trial], name: str) -> dict[str, list[float]]:
@@ -160,19 +128,3 @@ def _by_option(trials: Sequence[Trial], name: str) -> dict[str, list[float]]:
     for trial in trials:
         found.setdefault(str(trial.parameters[name]), []).append(100 * trial.value)
     return found
-
-
-def _draw_grid(axes: Axes, columns: Sequence[dict[str, list[float]]], options: Sequence[str],
-               color: Normalize) -> None:
-    means = [[fmean(column[option]) if option in column else math.nan for column in columns] for option in options]
-    axes.imshow(means, cmap=COLORS, norm=color, aspect="auto")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_yticks(range(len(options)), options)
-    for x, column in enumerate(columns):
-        for y, option in enumerate(options):
-            if option in column:
-                dark = color(means[y][x]) > 0.5
-                axes.text(x, y, f"{means[y][x]:.1f} ({len(column[option])})", ha="center", va="center", fontsize=8,
-                          color="white" if dark else "#1c2430")

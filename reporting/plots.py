@@ -1,4 +1,4 @@
-"""The plots of a report, each a small SVG file that is readable on a phone."""
+"""The plots of a report, each a small SVG file that is readable on a phone, on white and on black."""
 
 import io
 import re
@@ -6,25 +6,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib import colormaps
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+INK, PAPER = "#1c2430", "#fefefe"  # of text and of what hides lines behind it
+INKS = {key: INK for key in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")}
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-         "text.color": "#1c2430", "axes.labelcolor": "#1c2430", "xtick.color": "#1c2430", "ytick.color": "#1c2430",
-         "axes.edgecolor": "#8a94a0", "svg.hashsalt": "report", "svg.fonttype": "path"}
+         **INKS, "axes.edgecolor": "#8a94a0", "svg.hashsalt": "report", "svg.fonttype": "path",
+         "text.parse_math": False, "axes.formatter.useoffset": False}
+PLAIN = {**INKS, "svg.hashsalt": "report", "svg.fonttype": "path"}
 TRAIN, VAL, BEST = "#d95f02", "#0b63b0", "#b3005e"
+DARK = {  # color -> what it is on a dark page; what is not here is readable on both
+    INK: "#e4e8ee", PAPER: "#161b22", VAL: "#58a6f0", BEST: "#ff6fb0", "#333333": "#c3cad4", "#444444": "#c3cad4",
+    "#555555": "#a3adba", "#7b3294": "#c78be0", "#0072b2": "#4aa3e0", "#1f77b4": "#4a9fe0", "#d81b60": "#f0558c",
+    "#bbbbbb": "#5b6573"}
 PATH, DECIMALS = re.compile(rb'(?<= d=")[^"]*'), re.compile(rb"(\.\d\d)\d+")  # a hundredth of a point is enough
-COLORS = colormaps["viridis_r"]
-NUMBERS = 20  # classes up to which a confusion matrix has numbers and names
+SCALE = ("#e8b04a", "#d9601f", "#d0267f")  # from worst to best, each seen on white and on black
+COLORS = LinearSegmentedColormap.from_list("report", SCALE)
 
 
-def svg(draw: Callable[[], Figure], plain: bool = False) -> bytes:
-    """The figure that `draw` makes, in the style of the report, or `plain`; the same figure gives the same bytes."""
+def svg(draw: Callable[[], Figure], plain: bool = False, white: bool = False) -> bytes:
+    """The figure that `draw` makes, in the style of the report, or `plain`; the same figure gives the same bytes.
+
+    Its background is that of the page, and its colours change with a dark one; `white`: neither.
+    """
     buffer = io.BytesIO()
-    with matplotlib.rc_context({key: value for key, value in STYLE.items() if not plain or key.startswith("svg.")}):
-        draw().savefig(buffer, format="svg", metadata={"Date": None})
-    return PATH.sub(lambda path: DECIMALS.sub(rb"\1", b" ".join(path[0].split())), buffer.getvalue())
+    with matplotlib.rc_context(PLAIN if plain else STYLE):
+        draw().savefig(buffer, format="svg", metadata={"Date": None}, transparent=not white)
+    short = PATH.sub(lambda path: DECIMALS.sub(rb"\1", b" ".join(path[0].split())), buffer.getvalue())
+    return short if white else short.replace(b"</svg>", _dark().encode() + b"</svg>")
+
+
+def _dark() -> str:
+    rules = (f'[style*="{what}: {light}"]{{{what}:{dark}!important}}' for light, dark in DARK.items()
+             for what in ("fill", "stroke"))
+    return f"<style>@media screen and (prefers-color-scheme:dark){{{''.join(rules)}}}</style>"
 
 
 # ---- classic NAS
@@ -38,7 +55,7 @@ def accuracy_parameters(found: Points, front: Points, plain_parameters: int, bas
     def xy(points: Points) -> tuple[list[float], list[float]]:
         return [point[0] / 1e6 for point in points], [100 * point[1] for point in points]
 
-    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axes = figure.add_subplot(xlabel="parameters, millions", ylabel="validation accuracy, %")
     axes.axvline(plain_parameters / 1e6, color="#555555", ls="--", lw=1.2, label="plain MobileNet's parameters")
     axes.scatter(*xy(found), s=26, color=VAL, alpha=0.6, linewidth=0, label="trial", zorder=3)
@@ -46,7 +63,7 @@ def accuracy_parameters(found: Points, front: Points, plain_parameters: int, bas
     axes.scatter(*xy([best]), s=190, marker="*", color=BEST, label="best", zorder=5)
     if baseline:
         axes.scatter(*xy([baseline]), s=55, marker="D", color="#333333", label="plain MobileNet, same recipe", zorder=5)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
@@ -85,24 +102,4 @@ def decision(records: Sequence[dict[str, Any]]) -> Figure:
     right.grid(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    return figure
-
-
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Row: the true class; column: the predicted one; colour: share of the row."""
-    small = len(classes) <= NUMBERS
-    side = 2.0 + 0.42 * len(classes) if small else 6.5
-    figure = Figure(figsize=(side + 0.3, side), layout="constrained")
-    axes = figure.add_subplot(xlabel="predicted", ylabel="true")
-    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.grid(False)
-    if small:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(classes)), classes)
-        for i, row in enumerate(matrix):
-            for j, count in enumerate(row):
-                if count:
-                    axes.text(j, i, str(count), ha="center", va="center", fontsize=8,
-                              color="white" if shares[i][j] > 0.5 else "#1c2430")
     return figure

@@ -1,16 +1,29 @@
-"""The report as blocks: for each origin its headline, the final test and the stages; then what is missing or broken,
-and where everything comes from."""
+"""The report as blocks: for each origin its headline, the final test, the pictures and the stages; then what is missing
+or broken, and where everything comes from."""
 
-import base64
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reporting import plots, stages
-from reporting.blocks import Block, Bullets, Facts, Gallery, Heading, Picture, Table, Text
-from reporting.final_test import FinalTest, final_test
+from reporting import experiments, stages
+from reporting.blocks import Block, Bullets, Details, Facts, Heading, Table, Text
+from reporting.data_section import data_blocks
+from reporting.final_test import FinalTest
 from reporting.findings import Findings, Group, Origin, Run, tests
-from reporting.words import UNKNOWN, duration, millions, network, percent, recipe, slug
+from reporting.tested import read, test_blocks, told
+from reporting.words import (
+    UNKNOWN,
+    data_title,
+    duration,
+    millions,
+    network,
+    network_in_words,
+    percent,
+    recipe,
+    right_of,
+    span,
+)
 
 COMMANDS = {
     "hyper-parameters": "python experiment.py run config_hpo.yml",
@@ -19,63 +32,97 @@ COMMANDS = {
     "final training": "python retrain.py --genotype runs/darts_search/NAME/genotype.json",
 }
 SINGLE_RUNS = 6  # whose curves are drawn; the provenance has all
-MANY = 30  # classes of which only the worst are listed
+
+
+def page_title(findings: Findings) -> str:
+    names = sorted({data_title(origin.data) for origin in findings.groups})
+    return f"Results: {', '.join(names)}"
 
 
 def report_blocks(findings: Findings, predict: bool, device: str) -> list[Block]:
+    """Of one data set and version the answer comes first, before all headings."""
     problems, blocks = findings.problems, []
+    titles = _titles(list(findings.groups))
     if len(findings.groups) > 1:
         blocks.append(Text("Results of different data sets or versions, and runs of which these are not known yet, "
                            "have a part of this page each; they are not compared.", "warning"))
     for origin, group in findings.groups.items():
-        blocks += [Heading(2, str(origin)), *_group_blocks(origin, group, problems, predict, device)]
+        answer, rest = _group_blocks(origin, group, problems, predict, device)
+        heading = Heading(2, titles[origin])
+        blocks += [*answer, heading, *rest] if len(findings.groups) == 1 else [heading, *answer, *rest]
     missing = [f"No {stage} yet: `{command}`" for stage, command in COMMANDS.items()
                if stage not in _stages_there(findings)]
     blocks += [Heading(2, "Missing or broken"), Bullets([*problems, *missing] or ["Nothing."])]
     return [*blocks, Heading(2, "Where the figures come from"), *_provenance(findings)]
 
 
+def _titles(origins: list[Origin]) -> dict[Origin, str]:
+    """The data sets' names, with checksums and versions only where these tell results apart."""
+    count = Counter(data_title(origin.data) for origin in origins)
+    if len(origins) == 1:
+        return {origins[0]: "How good it is, and how it was found"}
+    return {origin: name if count[name := data_title(origin.data)] == 1 else str(origin) for origin in origins}
+
+
 def _stages_there(findings: Findings) -> set[str]:
     found = set()
     for group in findings.groups.values():
-        found |= {"classic NAS" if stages.is_nas(one) else "hyper-parameters" for one in group.experiments}
+        found |= {"classic NAS" if experiments.is_nas(one) else "hyper-parameters" for one in group.experiments}
         found |= {"DARTS search" for run in group.runs if stages.is_search(run)}
         found |= {"final training" for run in group.runs if stages.is_final(run)}
     return found
 
 
-def _group_blocks(origin: Origin, group: Group, problems: list[str], predict: bool, device: str) -> list[Block]:
-    """What one broken result breaks is told and left out, the rest is shown."""
+def _group_blocks(origin: Origin, group: Group, problems: list[str], predict: bool,
+                  device: str) -> tuple[list[Block], list[Block]]:
+    """The answer, and the rest. What one broken result breaks is told and left out."""
+    answer: list[Block] = []
     blocks: list[Block] = []
 
-    def add(name: str, make: Callable[[], list[Block]]) -> None:
+    def add(name: str, make: Callable[[], list[Block]], to: list[Block] = blocks) -> None:
         try:
-            blocks.extend(make())
+            to.extend(make())
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             problems.append(f"`{name}`: a part is not shown, its files are not as expected "
                             f"({type(error).__name__}: {' '.join(str(error).split())[:120]})")
 
-    add("headline", lambda: headline(group))
+    tested = {run.name: read(run, predict, device) for run in group.runs if tests(run)}
+    add("headline", lambda: headline(group), answer)
     commits = sorted({str((run.result or {}).get("commit")) for run in group.runs if run.result})
     if len(commits) > 1:
         blocks.append(Text(f"These results come from {len(commits)} states of the code, commits {', '.join(commits)}: "
                            "compare them with care.", "note"))
     for run in filter(tests, group.runs):
-        add(run.name, lambda run=run: test_blocks(run, predict, device))
+        add(run.name, lambda run=run: test_blocks(run, *tested[run.name]))
+    add("pictures", lambda: _data(origin, group, tested))
     for run in filter(stages.is_final, group.runs):
         add(run.name, lambda run=run: stages.training_blocks(run, group.runs))
     for run in group.runs:
         if stages.is_search(run) and not stages.is_seed_of_search(run, group.runs):
             add(run.name, lambda run=run: stages.search_blocks(run, group.runs))
-    for experiment in sorted(group.experiments, key=stages.is_nas, reverse=True):
-        add(experiment.name, lambda experiment=experiment: stages.experiment_blocks(experiment, group.runs))
+    for experiment in sorted(group.experiments, key=experiments.is_nas, reverse=True):
+        add(experiment.name, lambda experiment=experiment: experiments.experiment_blocks(experiment, group.runs))
     single = [run for run in group.runs if not stages.is_final(run) and not stages.is_search(run)]
+    folded: list[Block] = []
     for run in single[:SINGLE_RUNS]:
-        add(run.name, lambda run=run: stages.training_blocks(run, group.runs))
+        add(run.name, lambda run=run: stages.training_blocks(run, group.runs), folded)
+    if folded:
+        blocks.append(Details(f"Single trainings: {len(single[:SINGLE_RUNS])}", folded))
     if len(single) > SINGLE_RUNS:
         blocks.append(Text(f"Curves of the {SINGLE_RUNS} newest single trainings; {len(single) - SINGLE_RUNS} more are "
                            "in the last table.", "note"))
-    return blocks
+    return answer, blocks
+
+
+def _data(origin: Origin, group: Group, tested: dict[str, tuple[FinalTest | None, str]]) -> list[Block]:
+    """The data set as the chosen training saw it; if there is none, as the newest run, or an experiment's best."""
+    final = [run for run in group.runs if tests(run) and not run.result.get("diverged")]
+    if final:
+        run, _ = chosen(final)
+        return data_blocks(origin, run.result, run.config, tested[run.name][0] or told(run))
+    results = [run.result for run in group.runs if run.result]
+    results += [one.best["result"] for one in group.experiments if one.best and one.best.get("result")]
+    return data_blocks(origin, results[0], results[0]["config"], None) if results else []
 
 
 # ---- headline
@@ -88,10 +135,11 @@ def headline(group: Group) -> list[Block]:
         run, rule = chosen(tested)
         result, test = run.result, tests(run)
         epoch = (result.get("last") or {}).get("epoch", result["config"].get("epochs", UNKNOWN))
-        return [Facts([(percent(test["accuracy"]), "accuracy on the test pictures, read once at the end"),
-                       (network(run.stage, result), "network"), (millions(result.get("parameters")), "parameters"),
-                       *_times(result, group)]),
-                Text(f"`{run.name}`: {recipe(result)}; weights of epoch {epoch}. {rule}")]
+        return [*_lead(test, run), Facts([
+            (percent(test["accuracy"]), "accuracy on the test pictures, read once at the end"),
+            (network(run.stage, result), "network"), (millions(result.get("parameters")), "parameters"),
+            *_times(result, group)]),
+            Text(f"`{run.name}`: {recipe(result)}; weights of epoch {epoch}. {rule}")]
     best = [(one.best["value"], f"Experiment `{one.name}`, trial {one.best['trial']}", one.best["result"])
             for one in group.experiments if one.best and isinstance(one.best.get("result"), dict)]
     best += [(run.result["value"], f"`{run.name}`", run.result) for run in group.runs
@@ -100,12 +148,32 @@ def headline(group: Group) -> list[Block]:
     if not best:
         return [Text("No network has been trained to its end yet.", "note")]
     score, name, result = max(best, key=lambda item: item[0])
-    return [Facts([(percent(score), "best validation accuracy so far; the final test is still to come"),
+    return [Text(_so_far(score, result), "lead"),
+            Facts([(percent(score), "best validation accuracy so far; the final test is still to come"),
                    (network(str(result.get("stage")), result), "network"),
                    (millions(result.get("parameters")), "parameters"),
                    *_times(result, group)]),
             Text(f"{name}: {recipe(result)}; epoch {(result.get('last') or {}).get('epoch', UNKNOWN)}. The stages may "
                  "differ in epochs and validation pictures: see each of them.")]
+
+
+def _lead(test: dict[str, Any], run: Run) -> list[Block]:
+    """In a person's words: how many are right, how sure that is, and of which network."""
+    of = test.get("images") or sum(map(sum, test.get("confusion") or []))
+    right = (right_of(round(test["accuracy"] * of), of, "test pictures") if of
+             else f"{percent(test['accuracy'])} of the test pictures right")
+    return [Text(f"{right}.", "lead"),
+            Text(f"The network: {network_in_words(run.stage, run.result)}, with "
+                 f"{millions(run.result.get('parameters'))} parameters. None of these pictures was seen before the end."
+                 + (" The interval, by Wilson's score, is where the share would lie for many more pictures of the same "
+                    "kind, in 19 of 20 such tests." if of else ""))]
+
+
+def _so_far(score: float, result: dict[str, Any]) -> str:
+    of = result["data"].get("val_images")
+    sure = f" (95% interval {span(score * of, of)}, by Wilson's score)" if of else ""
+    return (f"Not tested yet. The best so far has {score:.1%} of {of or 'its'} validation pictures right{sure}: "
+            f"{network_in_words(str(result.get('stage')), result)}.")
 
 
 def _times(result: dict[str, Any], group: Group) -> list[tuple[str, str]]:
@@ -128,56 +196,6 @@ def chosen(tested: list[Run]) -> tuple[Run, str]:
         best = max(range(len(tested)), key=lambda i: scores[i])
         return tested[best], f"Of {len(tested)} final trainings the one with the best validation accuracy."
     return tested[0], f"Of {len(tested)} final trainings the newest (they have no validation pictures in common)."
-
-
-# ---- final test
-
-
-def test_blocks(run: Run, predict: bool, device: str) -> list[Block]:
-    result, test = run.result, tests(run)
-    blocks: list[Block] = [Heading(3, f"Final test: {run.name}")]
-    found, why = None, "told not to"
-    if predict:
-        try:
-            found = final_test(run, device)
-        except (ValueError, OSError) as error:
-            why = " ".join(str(error).split())
-    if found is None:
-        blocks.append(Text(f"Mistakes cannot be shown: {why}.", "note"))
-        if "confusion" not in test:
-            return blocks
-        classes = list(test.get("class_accuracy") or map(str, range(len(test["confusion"]))))
-        found = FinalTest(classes, test["confusion"], [])
-    elif abs(found.correct / found.images - test["accuracy"]) > 0.5 / found.images:
-        blocks.append(Text(
-            f"The run says {percent(test['accuracy'])}; model.pt, read again here in fp32, {found.correct} of "
-            f"{found.images}, {percent(found.correct / found.images)}.", "warning"))
-    about = f"{recipe(result)}; {found.correct} of {found.images} test pictures are right"
-    base = slug(run.name)
-    blocks += [Picture(f"{base}-confusion.svg", plots.svg(lambda: plots.confusion(found.confusion, found.classes)),
-                       "Confusion matrix of the test pictures", f"Row: true class, column: prediction. {about}.",
-                       420 if len(found.classes) > 5 else 0),
-               *_per_class(found)]
-    if found.mistakes:
-        blocks += [Text(f"The {len(found.mistakes)} most confident of {found.images - found.correct} mistakes:"),
-                   Gallery([_mistake(mistake, found, base) for mistake in found.mistakes], small=True)]
-    return blocks
-
-
-def _per_class(found: FinalTest) -> list[Block]:
-    rows = [(row[i] / max(sum(row), 1), found.classes[i], row[i], sum(row)) for i, row in enumerate(found.confusion)]
-    worst = sorted(rows)[:MANY]
-    note = [Text(f"The {MANY} weakest of {len(rows)} classes:", "note")] if len(rows) > MANY else []
-    return [*note, Table(["class", "test accuracy", "right", "pictures"],
-                         [[name, percent(share), str(right), str(count)] for share, name, right, count in worst],
-                         (1, 2, 3))]
-
-
-def _mistake(mistake: Any, found: FinalTest, base: str) -> Picture:
-    true, predicted = found.classes[mistake.true], found.classes[mistake.predicted]
-    return Picture(f"{base}-mistake-{mistake.index}.png", base64.b64decode(mistake.png),
-                   f"test picture {mistake.index}, {true} taken for {predicted}",
-                   f"{true} taken for {predicted} ({mistake.probability:.1%}); test picture {mistake.index}")
 
 
 # ---- provenance

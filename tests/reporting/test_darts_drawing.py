@@ -124,7 +124,22 @@ def test_every_alpha_is_plotted(epochs):
             for operation, line in enumerate(axes.lines):
                 assert list(line.get_xdata()) == list(range(1, epochs + 1))
                 assert list(line.get_ydata()) == [epoch[kind][edge][operation] for epoch in values]
-                assert axes.get_ylim()[0] == 0 and max(line.get_ydata()) < axes.get_ylim()[1]  # nothing cut off
+                low, high = axes.get_ylim()
+                assert 0 <= low <= min(line.get_ydata()) and max(line.get_ydata()) < high  # nothing cut off
+
+
+def test_lines_that_are_close_have_an_axis_on_which_they_differ():
+    """Of an undecided search; one that has decided is shown from 0."""
+    close = [{kind: [[0.12 + 0.001 * operation + 0.0001 * epoch for operation in range(len(OPERATIONS))]] * len(EDGES)
+              for kind in ("normal", "reduction")} for epoch in range(3)]
+    for axes in panels(drawn(darts_drawing.alphas_figure(close))).values():
+        low, high = axes.get_ylim()
+        ends = [line.get_ydata()[-1] for line in axes.lines]
+        assert low < 0.12 < max(ends) < high and (max(ends) - min(ends)) / (high - low) > 0.7
+    ylabels = {axes.get_ylabel() for axes in panels(darts_drawing.alphas_figure(close)).values()}
+    assert "weight, axis not from 0" in ylabels
+    decided = [{kind: [[0.9, *[0.1 / 7] * (len(OPERATIONS) - 1)]] * len(EDGES) for kind in ("normal", "reduction")}]
+    assert {axes.get_ylim()[0] for axes in panels(darts_drawing.alphas_figure(decided)).values()} == {0}
 
 
 def test_the_edges_of_the_genotype_are_framed():

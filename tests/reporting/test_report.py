@@ -25,10 +25,11 @@ from models.darts.genotype import EDGES, OPERATIONS, Genotype
 from models.mobilenet_space.space import BASELINE, choices, count_parameters
 from pictures.dataset import Pictures
 from reporting import final_test as final
+from reporting.experiments import plain_mobilenet
 from reporting.findings import find
 from reporting.parameter_plots import Scale, telling
 from reporting.sections import chosen
-from reporting.stages import plain_mobilenet
+from reporting.web_page import anchor
 from reporting.words import data_name, network
 from small_models import CLASSES, GENOTYPE, write
 
@@ -237,11 +238,11 @@ def test_the_final_network_is_not_chosen_by_its_test(tmp_path):
 def test_page_and_markdown_have_all_parts_and_stand_alone(full):
     page, text = build(full)
     links = Links(page)
-    assert all(link.startswith(("data:", "#")) for link in links.loaded) and "script" not in links.tags
+    assert all(link.startswith(("data:", "#")) for link in links.loaded) and not re.search(r"<script[^>]* src", page)
     assert "@import" not in page and "url(" not in page
     for part in ("Final test: retrain/first", "Training: retrain/first", "DARTS search: darts_search/first",
                  "Classic NAS: experiment classic_nas", "Hyper-parameters: experiment hpo"):
-        assert f"<h3>{part}</h3>" in page and f"### {part}" in text
+        assert f'<h3 id="{anchor(part)}">{part}</h3>' in page and f"### {part}" in text
     assert "**75.00%**: accuracy on the test pictures" in text and "weights of epoch 2" in text
     assert "toy, 80 training and 20 validation images, 2 epochs, seed 7" in text
     assert "| retrain/first | toy | aaaaaaaaaaaa | 7 | abc123 | python 3.11, torch 2.11 | a toy | 61.5 |" in text
@@ -310,7 +311,7 @@ def test_200_trials_are_small_and_quick(tmp_path):
     start = time.process_time()
     page, text = build(tmp_path)
     assert time.process_time() - start < 10 and len(page) < 5e6 and page.count("<tr>") >= 402
-    assert "choices that explain most of the differences" in text and "choices.svg" in text
+    assert "choices that explain most of the differences" in text and "| block 01 |" in text
 
 
 def test_scale():
@@ -396,11 +397,12 @@ def test_another_data_set_is_not_taken_for_that_of_the_run(tmp_path, pictures, m
     told = result("retrain", checksum="b" * 64, test={"accuracy": 0.5, "loss": 1.0, "confusion": [[1, 0], [0, 1]]})
     write(write_run(tmp_path, "retrain/x", told) / "model.pt")
     _, text = build(tmp_path)
-    assert "Mistakes cannot be shown: the data set toy has changed since" in text and "confusion.svg" in text
+    assert "Mistakes cannot be shown: the data set toy has changed since" in text and "Confusion matrix" in text
+    assert "| 0 | 1 |" in text
 
 
 def test_the_test_set_is_not_read_for_runs_that_have_not_read_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("reporting.sections.final_test", lambda *_: pytest.fail("test set read"))
+    monkeypatch.setattr("reporting.tested.final_test", lambda *_: pytest.fail("test set read"))
     write(write_run(tmp_path, "hpo/x", result()) / "model.pt")
     build(tmp_path)
 

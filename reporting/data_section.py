@@ -1,0 +1,84 @@
+"""The blocks of a data set: how many pictures of each class, what they look like, and as what a training saw them."""
+
+from typing import TYPE_CHECKING, Any
+
+from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
+from reporting.final_test import FinalTest, data_set
+from reporting.findings import Origin
+from reporting.words import data_title, slug
+
+if TYPE_CHECKING:
+    from pictures.dataset import Pictures
+
+FACES = 20  # classes up to which one picture of each is shown
+SIZE = 110  # pixels of the longer side of these
+SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
+LEFT_OUT = ("broken", "not_pictures", "duplicates")  # files of a folder, as far as a result tells
+
+
+def data_blocks(origin: Origin, result: dict[str, Any], config: dict[str, Any],
+                tested: FinalTest | None) -> list[Block]:
+    """`result`: any of this data set; `config`: of the training whose augmentation is shown; `tested`: for the sizes of
+    the test classes. Only training pictures are read."""
+    blocks: list[Block] = [Heading(3, f"The pictures: {data_title(origin.data)}"), *_counts(result["data"], tested)]
+    try:
+        pictures = data_set(origin, config)
+    except (ValueError, OSError) as error:
+        return [*blocks, Text(f"The pictures cannot be shown: {' '.join(str(error).split())}.", "note")]
+    if not len(pictures.train_labels):
+        return blocks
+    return [*blocks, *_faces(pictures, origin), *_sizes(pictures, tested), *_augmented(pictures, origin, config)]
+
+
+def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
+    parts = [f"{data[f'{part}_images']:,} {words}" for part, words in
+             (("train", "pictures to train on"), ("val", "to validate by")) if data.get(f"{part}_images")]
+    parts += [f"{tested.images:,} to test with, which no choice has seen"] if tested else []
+    left = [f"{data[key] if isinstance(data[key], int) else len(data[key])} {key.replace('_', ' ')}"
+            for key in LEFT_OUT if data.get(key)]
+    return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}.")] + (
+        [Text(f"Files of the folder that need a look: {', '.join(left)}.", "warning")] if left else [])
+
+
+def _faces(pictures: "Pictures", origin: Origin) -> list[Block]:
+    from reporting.photographs import files, jpeg, one_of_each, picture
+
+    if len(pictures.classes) > FACES:
+        return []
+    paths = files(origin.data, "train")
+    known = len(paths) == len(pictures.train_labels)
+    return [Gallery([Picture(f"{slug(data_title(origin.data))}-class-{label}.jpg",
+                             jpeg(picture(paths[i] if known else "", pictures.train_images[i], SIZE)),
+                             f"a training picture of {name}", name)
+                     for label, (name, i) in enumerate(zip(pictures.classes, one_of_each(pictures), strict=True))],
+                    "faces")]
+
+
+def _sizes(pictures: "Pictures", tested: FinalTest | None) -> list[Block]:
+    import numpy as np
+
+    counts = np.bincount(pictures.train_labels, minlength=len(pictures.classes)).tolist()
+    tests = [str(sum(row)) for row in tested.confusion] if tested else [""] * len(counts)
+    rows = [[name, str(count), f"{count / sum(counts):.1%}", test]
+            for name, count, test in zip(pictures.classes, counts, tests, strict=True)]
+    return [Table(["class", "training and validation", "share", "test"], rows, (1, 2, 3),
+                  (1, [count / max(counts) for count in counts]))]
+
+
+def _augmented(pictures: "Pictures", origin: Origin, config: dict[str, Any]) -> list[Block]:
+    from reporting.photographs import SHEET, augmentation, augmented, png
+
+    if not all(key in config for key in SETTINGS):
+        return []
+    used = augmentation(pictures, config)
+    told = ", ".join(filter(None, (
+        f"shifted by up to {used.crop_padding} pixels" if used.crop_padding else "", "mirrored" if used.flip else "",
+        f"a square of {used.cutout} pixels blanked" if used.cutout else "",
+        "changed by AutoAugment's policy for CIFAR-10" if used.policy == "autoaugment" else "")))
+    if not told:
+        return [Text("No picture was changed at random in training.", "note")]
+    sheet = augmented(pictures, used, config.get("seed", 0))
+    return [Picture(f"{slug(data_title(origin.data))}-augmented.png", png(sheet),
+                    "Training pictures, each augmented several times",
+                    f"What the network is trained on: at the left a training picture as it is kept, then {SHEET[1]} of "
+                    f"the random changes that it meets in other epochs: {told}.", 600)]

@@ -1,0 +1,105 @@
+"""Pictures of the data set as the page shows them: a user's own file in its own shape, or what the cache holds,
+enlarged; with a heat map beside it; a sheet of them as augmented."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from pictures import folders
+from pictures.augmentation import Augmentation, Normalization, channels, words
+from pictures.decoding import read_picture
+from pictures.known import DATASETS, mirrored_in
+
+if TYPE_CHECKING:
+    from pictures.dataset import Pictures
+
+LARGEST = 240  # pixels of the longer side
+SHEET = (6, 8)  # pictures, and how often each is augmented
+HEAT = 0.5  # how much of the heat map covers the picture
+TURNED = range(5, 9)  # EXIF orientations in which width and height have changed places
+ORIENTATION = 0x0112
+
+
+def files(data: str, split: str) -> list[str]:
+    """Paths of the pictures of a folder's `split`, in the order of the cache; none if there is no such folder."""
+    if data in DATASETS or not Path(data).is_dir():
+        return []
+    return [file.path for file in folders.listing(Path(data))[split]]
+
+
+def picture(path: str, cached: np.ndarray, largest: int = LARGEST) -> Image.Image:
+    """The file, in its own shape, its longer side `largest`; without one `cached`, (S, S, 4) uint8, enlarged."""
+    if not path:
+        return _enlarged(Image.fromarray(cached[:, :, :3].copy()), largest)
+    with Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in TURNED:
+            width, height = height, width
+    whole = Image.fromarray(read_picture(path, min(max(width, height), largest)))
+    return _enlarged(whole, largest, width / height)
+
+
+def _enlarged(image: Image.Image, largest: int, shape: float = 1.0) -> Image.Image:
+    """`shape`: width / height. What is much smaller keeps its pixels visible."""
+    size = (largest, max(round(largest / shape), 1)) if shape >= 1 else (max(round(largest * shape), 1), largest)
+    blocks = max(image.size) <= largest / 3
+    return image.resize(size, Image.Resampling.NEAREST if blocks else Image.Resampling.LANCZOS)
+
+
+def with_heat(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """The picture, and beside it the picture below its heat map, (H, W) in 0..1, which fits it whatever its shape."""
+    from matplotlib import colormaps
+
+    grey = Image.fromarray((255 * heat).astype(np.uint8)).resize(image.size, Image.Resampling.BICUBIC)
+    color = Image.fromarray((255 * colormaps["turbo"](np.asarray(grey))[:, :, :3]).astype(np.uint8))
+    pair = Image.new("RGB", (2 * image.width + 4, image.height), "#8a94a0")
+    pair.paste(image, (0, 0))
+    pair.paste(Image.blend(image, color, HEAT), (image.width + 4, 0))
+    return pair
+
+
+def jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "jpeg", quality=85)
+    return buffer.getvalue()
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+# ---- training samples
+
+
+def one_of_each(pictures: "Pictures") -> list[int]:
+    """The number of the first training picture of each class, in the order of the classes."""
+    return [int(np.flatnonzero(pictures.train_labels == label)[0]) for label in range(len(pictures.classes))]
+
+
+def augmentation(pictures: "Pictures", config: dict[str, Any]) -> Augmentation:
+    """That of a training with the settings `config`, as pictures.dataset makes it."""
+    mirrored = config["flip"] == "on" or (config["flip"] == "auto" and mirrored_in(pictures.name))
+    return Augmentation(config["crop_padding"], mirrored, config["cutout"], config.get("augment", "basic"))
+
+
+def augmented(pictures: "Pictures", change: Augmentation, seed: int) -> Image.Image:
+    """Training pictures, one a row: as it is, then as `change` makes it each time; twice as large."""
+    import torch
+
+    rows, times = SHEET
+    chosen = one_of_each(pictures)[:rows]
+    pixels = words(torch.from_numpy(pictures.train_images[chosen]))
+    index = torch.arange(len(chosen)).repeat_interleave(times)
+    draws = change.draw(len(index), torch.Generator().manual_seed(seed))
+    fill = Normalization.of(pictures.train_moments, torch.device("cpu")).fill
+    many = channels(change(pixels, index, draws, fill)).unflatten(0, (len(chosen), times))
+    both = torch.cat((channels(pixels)[:, None], many), 1).numpy()  # (rows, 1 + times, S, S, 3)
+    side = both.shape[2] + 2
+    sheet = np.pad(both, ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=138).transpose(0, 2, 1, 3, 4)
+    image = Image.fromarray(sheet.reshape(len(chosen) * side, (1 + times) * side, 3)[:-2, :-2].copy())
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)

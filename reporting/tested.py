@@ -1,0 +1,134 @@
+"""The blocks of a final test: what is right and wrong, by class, and the mistakes with what the network looked at."""
+
+import base64
+import io
+from typing import Any
+
+from reporting.blocks import Block, Cell, Gallery, Heading, Heat, Picture, Table, Text
+from reporting.final_test import FinalTest, Mistake, final_test
+from reporting.findings import Run, tests
+from reporting.words import percent, recipe, right_of, slug, span
+
+MANY = 30  # classes of which only the worst are listed
+NUMBERS = 20  # classes up to which there is a confusion matrix; above, the pairs that are taken for each other
+PAIRS = 20
+
+
+def read(run: Run, predict: bool, device: str) -> tuple[FinalTest | None, str]:
+    """What the run's model says about the test pictures, and why it cannot be told if it cannot."""
+    why = "told not to"
+    if predict:
+        try:
+            return final_test(run, device), ""
+        except (ValueError, OSError) as error:
+            why = " ".join(str(error).split())
+    return None, why
+
+
+def told(run: Run) -> FinalTest | None:
+    """What result.json has of it, without mistakes."""
+    test = tests(run)
+    if "confusion" not in test:
+        return None
+    names = test.get("class_accuracy") or test.get("recall")
+    classes = list(names) if isinstance(names, dict) else [str(i) for i in range(len(test["confusion"]))]
+    return FinalTest(classes, test["confusion"], [])
+
+
+def test_blocks(run: Run, found: FinalTest | None, why: str) -> list[Block]:
+    """`found` and `why` as `read` gives them."""
+    result, test = run.result, tests(run)
+    blocks: list[Block] = [Heading(3, f"Final test: {run.name}")]
+    if found is None:
+        blocks.append(Text(f"Mistakes cannot be shown: {why}.", "note"))
+        if (found := told(run)) is None:
+            return [*blocks, *_balanced(test)]
+    elif abs(found.correct / found.images - test["accuracy"]) > 0.5 / found.images:
+        blocks.append(Text(
+            f"The run says {percent(test['accuracy'])}; model.pt, read again here in fp32, {found.correct} of "
+            f"{found.images}, {percent(found.correct / found.images)}.", "warning"))
+    about = f"{recipe(result)}; {right_of(found.correct, found.images, 'test pictures')}"
+    return [*blocks, *_balanced(test), *_confusion(found, about), *_per_class(found), *_mistakes(run, found)]
+
+
+def _balanced(test: dict[str, Any]) -> list[Block]:
+    value = test.get("balanced_accuracy")
+    return [Text(f"Balanced accuracy, the mean of the classes' own: {percent(value)}. It counts each class alike, "
+                 "however many pictures it has.")] if isinstance(value, int | float) else []
+
+
+# ---- which classes
+
+
+def _confusion(found: FinalTest, about: str) -> list[Block]:
+    if len(found.classes) > NUMBERS:
+        return _pairs(found, about)
+    return [Heat("true class (rows), prediction (columns)", found.classes, [
+        (name, [_cell(count, sum(row), i == j) for j, count in enumerate(row)])
+        for i, (name, row) in enumerate(zip(found.classes, found.confusion, strict=True))],
+        f"Confusion matrix of the test pictures. Row: true class, column: prediction. {about}.")]
+
+
+def _cell(count: int, of: int, right: bool) -> Cell | None:
+    share = count / max(of, 1)
+    return Cell(str(count), share if right else max(share, 0.15), "" if right else "wrong") if count else None
+
+
+def _pairs(found: FinalTest, about: str) -> list[Block]:
+    """Of many classes those that are taken for each other most often."""
+    pairs = [(count, i, j) for i, row in enumerate(found.confusion) for j, count in enumerate(row) if count and i != j]
+    pairs.sort(key=lambda pair: -pair[0])
+    if not pairs:
+        return [Text(f"No class is taken for another. {about}.")]
+    rows = [[found.classes[i], found.classes[j], str(count), f"{count / sum(found.confusion[i]):.0%}"]
+            for count, i, j in pairs[:PAIRS]]
+    return [Text(f"What is taken for what most often, {len(rows)} of {len(pairs)} pairs of the {len(found.classes)} "
+                 f"classes. {about}."), Table(["true class", "taken for", "pictures", "of the class"], rows, (2, 3))]
+
+
+def _per_class(found: FinalTest) -> list[Block]:
+    rows = [(row[i] / max(sum(row), 1), found.classes[i], row[i], sum(row)) for i, row in enumerate(found.confusion)]
+    worst = sorted(rows)[:MANY]
+    note = [Text(f"The {MANY} weakest of {len(rows)} classes:", "note")] if len(rows) > MANY else []
+    return [*note, Table(["class", "test accuracy", "95% interval", "right", "pictures"],
+                         [[name, percent(share), f"{span(right, count)}%" if count else "", str(right), str(count)]
+                          for share, name, right, count in worst], (1, 2, 3, 4), (1, [row[0] for row in worst]))]
+
+
+# ---- mistakes
+
+
+def _mistakes(run: Run, found: FinalTest) -> list[Block]:
+    from reporting.photographs import files
+
+    wrong = found.images - found.correct
+    if not found.mistakes:
+        return []
+    paths = files(run.origin.data, "test")
+    paths = paths if len(paths) == found.images else [""] * found.images
+    looked = (" Beside each picture what the network looked at: the redder, the more it spoke for the wrong class "
+              "(LayerCAM, Jiang et al. 2021)." if found.mistakes[0].heat else "")
+    shown = (f"The {len(found.mistakes)} most confident of {wrong} mistakes" if wrong > len(found.mistakes)
+             else f"All {wrong} mistakes, the most confident first" if wrong > 1 else "The only mistake")
+    return [Text(f"{shown}.{looked}"),
+            Gallery([_mistake(mistake, found, slug(run.name), paths[mistake.index]) for mistake in found.mistakes],
+                    "photographs")]
+
+
+def _mistake(mistake: Mistake, found: FinalTest, base: str, path: str) -> Picture:
+    """With the file's name, if the picture is a file."""
+    import numpy as np
+    from PIL import Image
+
+    from reporting.photographs import jpeg, picture, with_heat
+
+    def opened(png: str) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+
+    image = picture(path, opened(mistake.png))
+    if mistake.heat:
+        image = with_heat(image, opened(mistake.heat) / 255)
+    true, predicted = found.classes[mistake.true], found.classes[mistake.predicted]
+    name = f"`{path.rpartition('/')[2]}`" if path else f"test picture {mistake.index}"
+    return Picture(f"{base}-mistake-{mistake.index}.jpg", jpeg(image), f"{name}, {true} taken for {predicted}",
+                   f"{name}: {true} taken for {predicted} ({mistake.probability:.1%} sure)")
