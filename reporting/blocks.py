@@ -42,6 +42,7 @@ class Heat(NamedTuple):
     columns: list[str]
     rows: list[tuple[str, list[Cell | None]]]  # name, a cell for each column
     caption: str = ""
+    narrow: Table | None = None  # says the same on a telephone, which has no room for many columns
 
 
 class Bullets(NamedTuple):

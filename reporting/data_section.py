@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
 from reporting.findings import Origin
-from reporting.words import data_title, slug
+from reporting.words import data_title, reason, slug
 
 if TYPE_CHECKING:
     from pictures.dataset import Pictures
@@ -24,7 +24,7 @@ def data_blocks(origin: Origin, result: dict[str, Any], config: dict[str, Any],
     try:
         pictures = data_set(origin, config)
     except (ValueError, OSError) as error:
-        return [*blocks, Text(f"The pictures cannot be shown: {' '.join(str(error).split())}.", "note")]
+        return [*blocks, Text(f"The pictures cannot be shown: {reason(error, origin.data)}.", "note")]
     if not len(pictures.train_labels):
         return blocks
     return [*blocks, *_faces(pictures, origin), *_sizes(pictures, tested), *_augmented(pictures, origin, config)]

@@ -7,7 +7,7 @@ from guard.trials import Trial
 from reporting import charts, parameter_plots, plots
 from reporting.blocks import Block, Details, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run
-from reporting.words import UNKNOWN, duration, millions, percent, recipe, slug, span, value
+from reporting.words import UNKNOWN, by_validation, duration, millions, percent, recipe, slug, value
 
 NAS_LABEL = "block01_op"  # what only the space of stage 2 has
 AXES = 6  # parameters that a parallel plot can show
@@ -43,7 +43,7 @@ def _summary(experiment: Experiment) -> list[Block]:
     pairs = ", ".join(f"{name} {value(item)}" for name, item in (best["parameters"] or {}).items())
     return [Text(f"{line} The best is trial {best['trial']}: {percent(best['value'])} "
                  f"{result.get('metric', 'of its metric')} (epoch {last.get('epoch', UNKNOWN)})"
-                 + ("." if is_nas(experiment) else f", with {pairs}.") + _chance(best["value"], result)),
+                 + ("" if is_nas(experiment) else f", with {pairs}") + _chance(best["value"], result)),
             Text(f"Its data and recipe: {recipe(result)}. All trials of an experiment share them, but for what the "
                  "tuner sets. Each was trained once: small differences may be chance.",
                  "note")]
@@ -51,11 +51,8 @@ def _summary(experiment: Experiment) -> list[Block]:
 
 def _chance(score: float, result: dict[str, Any]) -> str:
     """How much the pictures that a trial is judged by can tell apart."""
-    of = result["data"].get("val_images")
-    if not of or not str(result.get("metric")).startswith("validation"):
-        return ""
-    return (f" By {of} validation pictures that is a 95% interval of {span(score * of, of)}%; trials inside of it are "
-            "not told apart by them, and the best of many is flattered.")
+    sure = by_validation({**result, "value": score})
+    return f"{sure}. Trials inside of that are not told apart, and the best of many is flattered." if sure else "."
 
 
 # ---- hyper-parameters
@@ -150,7 +147,7 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
     return [Picture(f"{base}-accuracy-parameters.svg",
                     plots.svg(lambda: plots.accuracy_parameters(found, front, plain, compared, found[0])),
                     "Validation accuracy against parameters, a point a trial, with the Pareto front",
-                    f"{len(found)} completed trials of experiment {experiment.name}, {recipe(result)}; {beside}.", 560,
+                    f"{len(found)} completed trials of experiment {experiment.name}, {recipe(result)}; {beside}.", 450,
                     chart=charts.accuracy_parameters(trials, [point.parameters for point in found], front, plain,
                                                      compared)),
             Picture(f"{base}-network.svg", plots.svg(lambda: portrait(result["architecture"], classes), plain=True),

@@ -39,7 +39,7 @@ def _lines(block: Block, folder: str) -> Iterator[str]:
             yield _row(header)
             yield _row(["---:" if column in numbers else "---" for column in range(len(header))])
             yield from map(_row, rows)
-        case Heat(corner, columns, rows, caption):
+        case Heat(corner, columns, rows, caption, _):
             yield _row([corner, *columns])
             yield _row(["---", *["---:"] * len(columns)])
             yield from (_row([name, *(cell.text if cell else "" for cell in cells)]) for name, cells in rows)

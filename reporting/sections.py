@@ -14,6 +14,7 @@ from reporting.findings import Findings, Group, Origin, Run, tests
 from reporting.tested import read, test_blocks, told
 from reporting.words import (
     UNKNOWN,
+    by_validation,
     data_title,
     duration,
     millions,
@@ -22,7 +23,6 @@ from reporting.words import (
     percent,
     recipe,
     right_of,
-    span,
 )
 
 COMMANDS = {
@@ -170,9 +170,8 @@ def _lead(test: dict[str, Any], run: Run) -> list[Block]:
 
 
 def _so_far(score: float, result: dict[str, Any]) -> str:
-    of = result["data"].get("val_images")
-    sure = f" (95% interval {span(score * of, of)}, by Wilson's score)" if of else ""
-    return (f"Not tested yet. The best so far has {score:.1%} of {of or 'its'} validation pictures right{sure}: "
+    sure = by_validation({**result, "value": score})
+    return (f"Not tested yet. The best so far has {score:.1%} of its validation pictures right{sure}: "
             f"{network_in_words(str(result.get('stage')), result)}.")
 
 

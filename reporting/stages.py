@@ -7,7 +7,18 @@ from reporting import charts, plots
 from reporting.blocks import Block, Cell, Details, Gallery, Heading, Heat, Picture, Table, Text
 from reporting.darts_drawing import alphas_figure, cells_figure, fits
 from reporting.findings import Run, tests
-from reporting.words import UNKNOWN, data_name, decided, duration, network, percent, recipe, slug, span
+from reporting.words import (
+    UNKNOWN,
+    by_validation,
+    data_name,
+    decided,
+    duration,
+    network,
+    percent,
+    recipe,
+    slug,
+    span,
+)
 
 INPUTS = ("the cell before the last", "the cell before")  # sources 0 and 1 of a cell
 
@@ -27,7 +38,8 @@ def search_blocks(run: Run, runs: list[Run]) -> list[Block]:
         blocks.append(Table(["seed", result.get("metric", "value")], rows, (0, 1)))
     told = result.get("genotype") or (shown.metrics[-1].get("genotype") if shown.metrics else None)
     if run.result:
-        blocks += [Text(f"{percent(result.get('value'))} {result.get('metric', '')}. {_search_recipe(run)}"),
+        blocks += [Text(f"{percent(result.get('value'))} {result.get('metric', '')}{by_validation(result)}. "
+                        f"{_search_recipe(run)}"),
                    *_supernet(result)]
     else:
         blocks.append(Text(f"Not finished: {run.epochs} of {run.config.get('epochs', '?')} epochs, "

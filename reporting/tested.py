@@ -7,10 +7,11 @@ from typing import Any
 from reporting.blocks import Block, Cell, Gallery, Heading, Heat, Picture, Table, Text
 from reporting.final_test import FinalTest, Mistake, final_test
 from reporting.findings import Run, tests
-from reporting.words import percent, recipe, right_of, slug, span
+from reporting.words import percent, reason, recipe, right_of, slug, span
 
 MANY = 30  # classes of which only the worst are listed
 NUMBERS = 20  # classes up to which there is a confusion matrix; above, the pairs that are taken for each other
+FIT = 12  # classes up to which the matrix fits a telephone, where above that the pairs stand for it
 PAIRS = 20
 
 
@@ -21,7 +22,7 @@ def read(run: Run, predict: bool, device: str) -> tuple[FinalTest | None, str]:
         try:
             return final_test(run, device), ""
         except (ValueError, OSError) as error:
-            why = " ".join(str(error).split())
+            why = reason(error, run.origin.data)
     return None, why
 
 
@@ -62,11 +63,13 @@ def _balanced(test: dict[str, Any]) -> list[Block]:
 
 def _confusion(found: FinalTest, about: str) -> list[Block]:
     if len(found.classes) > NUMBERS:
-        return _pairs(found, about)
+        return [Text(f"The matrix of {len(found.classes)} classes is too large to read: what is taken for what most "
+                     f"often. {about}."), _pairs(found)]
     return [Heat("true class (rows), prediction (columns)", found.classes, [
         (name, [_cell(count, sum(row), i == j) for j, count in enumerate(row)])
         for i, (name, row) in enumerate(zip(found.classes, found.confusion, strict=True))],
-        f"Confusion matrix of the test pictures. Row: true class, column: prediction. {about}.")]
+        f"Confusion matrix of the test pictures. Row: true class, column: prediction. {about}.",
+        _pairs(found) if len(found.classes) > FIT else None)]
 
 
 def _cell(count: int, of: int, right: bool) -> Cell | None:
@@ -74,16 +77,12 @@ def _cell(count: int, of: int, right: bool) -> Cell | None:
     return Cell(str(count), share if right else max(share, 0.15), "" if right else "wrong") if count else None
 
 
-def _pairs(found: FinalTest, about: str) -> list[Block]:
-    """Of many classes those that are taken for each other most often."""
+def _pairs(found: FinalTest) -> Table:
+    """The classes that are taken for each other most often."""
     pairs = [(count, i, j) for i, row in enumerate(found.confusion) for j, count in enumerate(row) if count and i != j]
-    pairs.sort(key=lambda pair: -pair[0])
-    if not pairs:
-        return [Text(f"No class is taken for another. {about}.")]
     rows = [[found.classes[i], found.classes[j], str(count), f"{count / sum(found.confusion[i]):.0%}"]
-            for count, i, j in pairs[:PAIRS]]
-    return [Text(f"What is taken for what most often, {len(rows)} of {len(pairs)} pairs of the {len(found.classes)} "
-                 f"classes. {about}."), Table(["true class", "taken for", "pictures", "of the class"], rows, (2, 3))]
+            for count, i, j in sorted(pairs, key=lambda pair: -pair[0])[:PAIRS]]
+    return Table(["true class", "taken for", "pictures", "of the class"], rows, (2, 3))
 
 
 def _per_class(found: FinalTest) -> list[Block]:

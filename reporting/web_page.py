@@ -29,8 +29,8 @@ def page(title: str, blocks: list[Block]) -> str:
         '<meta name="color-scheme" content="light dark">', '<link rel="icon" href="data:,">',
         f"<title>{escape(title)}</title>", f"<style>\n{_own('page.css')}</style>", "</head>", "<body>", "<main>",
         f"<h1>{escape(title)}</h1>", *(line for block in blocks[:start] for line in _written(block)),
-        *_contents(blocks), *body, "</main>", *_scripts(any('class="chart"' in line for line in body)), "</body>",
-        "</html>", ""])
+        *_contents(blocks), *body, "</main>",
+        *_scripts(any('<figure class="chart' in line for line in body)), "</body>", "</html>", ""])
 
 
 def _own(name: str) -> str:
@@ -113,12 +113,13 @@ def _bar(table: Table, row: int, column: int) -> str:
 
 def _heat(heat: Heat) -> Iterator[str]:
     upright = ' class="upright"' if max(map(len, heat.columns)) <= SHORT else ""
-    yield f'<figure class="heat"><table{upright}>'
+    yield f'<figure{_kinds(["heat", *(["wide"] if heat.narrow else [])])}><table{upright}>'
     names = "".join(f'<th scope="col"><span>{_inline(name)}</span></th>' for name in heat.columns)
     yield f'<thead><tr><th class="corner">{_inline(heat.corner)}</th>{names}</tr></thead><tbody>'
     for name, cells in heat.rows:
         yield f'<tr><th scope="row">{_inline(name)}</th>{"".join(map(_shaded, cells))}</tr>'
     yield f"</tbody></table>{_caption(heat.caption)}</figure>"
+    yield from _narrow(heat.narrow)
 
 
 def _shaded(cell: Cell | None) -> str:
@@ -146,9 +147,13 @@ def _figure(picture: Picture) -> Iterator[str]:
     image = f'<img src="data:{KINDS[Path(picture.name).suffix]};base64,{data}" alt="{escape(picture.alt)}"{style}>'
     kinds = _kinds(kind for kind, wanted in (("chart", picture.chart), ("wide", picture.narrow)) if wanted)
     yield f"<figure{kinds}>{image}{_chart(picture)}{_caption(picture.caption)}</figure>"
-    if picture.narrow:
+    yield from _narrow(picture.narrow)
+
+
+def _narrow(block: Block | None) -> Iterator[str]:
+    if block:
         yield '<div class="narrow">'
-        yield from _written(picture.narrow)
+        yield from _written(block)
         yield "</div>"
 
 

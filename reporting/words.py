@@ -47,6 +47,14 @@ def right_of(right: int, of: int, what: str) -> str:
     return f"{right:,} of {of:,} {what} right ({right / of:.1%}, 95% interval {span(right, of)})"
 
 
+def by_validation(result: dict[str, Any]) -> str:
+    """The interval of a result's value, if it is an accuracy of validation pictures."""
+    of, value = result["data"].get("val_images"), result.get("value")
+    if not of or not isinstance(value, int | float) or not str(result.get("metric")).startswith("validation accuracy"):
+        return ""
+    return f" (95% interval {span(value * of, of)}, by {of:,} pictures)"
+
+
 def decided(entropy: float) -> str:
     """What the entropy of the alphas, 0..1, says."""
     return next(words for least, words in DECIDED if entropy > least)
@@ -78,6 +86,11 @@ def value(item: Any) -> str:
 def data_name(settings: dict[str, Any]) -> str:
     """Of the data set in the settings of a run, without the folders above it."""
     return Path(str(settings.get("data", "unknown data"))).name
+
+
+def reason(error: Exception, data: str) -> str:
+    """On one line, without the folders above the data set: a page is shown to others."""
+    return " ".join(str(error).replace(data, Path(data).name).split())
 
 
 def data_title(name: str) -> str:

@@ -29,7 +29,7 @@ from reporting.experiments import plain_mobilenet
 from reporting.findings import find
 from reporting.parameter_plots import Scale, telling
 from reporting.sections import chosen
-from reporting.web_page import anchor
+from reporting.web_page import anchor, packed_plotly
 from reporting.words import data_name, network
 from small_models import CLASSES, GENOTYPE, write
 
@@ -89,8 +89,11 @@ def search_metrics():
 
 @pytest.fixture
 def full(tmp_path):
+    return everything(tmp_path / "runs")
+
+
+def everything(runs):
     """A bit of everything, all of one data set."""
-    runs = tmp_path / "runs"
     write_experiment(runs, hpo_trials())
     nas = [Trial(f"n{i}", i, "SUCCEEDED", {**BASELINE, "block01_op": operation}, 0.7 - i / 10, [0.5], 0.0, 5.0)
            for i, operation in enumerate(("dw5", "dw3"))]
@@ -311,6 +314,7 @@ def test_200_trials_are_small_and_quick(tmp_path):
     start = time.process_time()
     page, text = build(tmp_path)
     assert time.process_time() - start < 10 and len(page) < 5e6 and page.count("<tr>") >= 402
+    assert len(page) - len(packed_plotly()) < 1.5e6  # 2 MB of plotly make the charts answer
     assert "choices that explain most of the differences" in text and "| block 01 |" in text
 
 
