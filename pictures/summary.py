@@ -21,8 +21,7 @@ def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: in
         told.append(f"unequal classes: {most!r} has {sizes.max()} pictures, {least!r} {sizes.min()}")
     if side:
         told.append(f"brought to {side}x{side} pixels" + (f" ({counts['fit']})" if "fit" in counts else ""))
-    told += [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
-    told += grey_words(counts.get("grey_range") or {})
+    told += of_counts(counts)
     told += notes
     if validation:
         told.append(f"validation {validation}")
@@ -34,6 +33,12 @@ def grey_words(ranges: GreyRange) -> list[str]:
     names = {"integer": "16-bit", "float": "floating"}
     return [f"{names[kind]} grey: values {low:.10g} to {high:.10g} in this data set, shown as 0 to 255"
             for kind, (low, high) in ranges.items()]
+
+
+def of_counts(counts: Mapping[str, Any]) -> list[str]:
+    """What was left out or set aside, in words; other keys do not matter."""
+    found = [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
+    return found + grey_words(counts.get("grey_range") or {})
 
 
 def _number(text: str, n: float) -> str:

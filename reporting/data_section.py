@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pictures.summary import of_counts
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
 from reporting.findings import Origin
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 FACES = 20  # classes up to which one picture of each is shown
 SIZE = 110  # pixels of the longer side of these
+LOOK = ("broken", "duplicates", "duplicates_across")  # what its owner may want to mend
 SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
-LEFT_OUT = ("broken", "not_pictures", "duplicates")  # files of a folder, as far as a result tells
 
 
 def data_blocks(origin: Origin, result: dict[str, Any], config: dict[str, Any],
@@ -34,21 +35,19 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     parts = [f"{data[f'{part}_images']:,} {words}" for part, words in
              (("train", "pictures to train on"), ("val", "to validate by")) if data.get(f"{part}_images")]
     parts += [f"{tested.images:,} to test with, which no choice has seen"] if tested else []
-    left = [f"{data[key] if isinstance(data[key], int) else len(data[key])} {key.replace('_', ' ')}"
-            for key in LEFT_OUT if data.get(key)]
-    return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}.")] + (
-        [Text(f"Files of the folder that need a look: {', '.join(left)}.", "warning")] if left else [])
+    told, kind = "; ".join(of_counts(data)), "warning" if any(data.get(key) for key in LOOK) else "note"
+    return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}."),
+            *([Text(f"Of the files: {told}.", kind)] if told else [])]
 
 
 def _faces(pictures: "Pictures", origin: Origin) -> list[Block]:
-    from reporting.photographs import files, jpeg, one_of_each, picture
+    from reporting.photographs import jpeg, one_of_each, picture
 
     if len(pictures.classes) > FACES:
         return []
-    paths = files(origin.data, "train")
-    known = len(paths) == len(pictures.train_labels)
+    files = pictures.paths("train") or [""] * len(pictures.train_labels)
     return [Gallery([Picture(f"{slug(data_title(origin.data))}-class-{label}.jpg",
-                             jpeg(picture(paths[i] if known else "", pictures.train_images[i], SIZE)),
+                             jpeg(picture(files[i], pictures.train_images[i], SIZE)),
                              f"a training picture of {name}", name)
                      for label, (name, i) in enumerate(zip(pictures.classes, one_of_each(pictures), strict=True))],
                     "faces")]

@@ -32,6 +32,7 @@ class Mistake(NamedTuple):
     probability: float  # of what was predicted
     png: str  # base64, of what the network saw
     heat: str  # base64, a grey PNG as large: how much each place spoke for the prediction; empty: not known
+    file: str  # its path; empty if the data set has a name
 
 
 class FinalTest(NamedTuple):
@@ -102,8 +103,10 @@ def compute(model_file: Path, pictures: "Pictures", device: str) -> FinalTest:
     wrong = np.flatnonzero(predicted != true)
     worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
     heats = _heats(trained, pictures.test_images[worst], predicted[worst]) if len(worst) else []
+    files = pictures.paths("test") or [""] * len(true)
     mistakes = [Mistake(int(i), int(true[i]), int(predicted[i]), float(sure[i]),
-                        _png(pictures.test_images[i][:, :, :3]), heat) for i, heat in zip(worst, heats, strict=True)]
+                        _png(pictures.test_images[i][:, :, :3]), heat, files[i])
+                for i, heat in zip(worst, heats, strict=True)]
     return FinalTest(list(pictures.classes), confusion.tolist(), mistakes)
 
 

@@ -2,16 +2,16 @@
 enlarged; with a heat map beside it; a sheet of them as augmented."""
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from pictures import folders
+from pictures import SIDE
 from pictures.augmentation import Augmentation, Normalization, channels, words
-from pictures.decoding import read_picture
-from pictures.known import DATASETS, mirrored_in
+from pictures.known import mirrored_in
+from pictures.preprocess import ORIENTATION
+from pictures.reading import read_picture
 
 if TYPE_CHECKING:
     from pictures.dataset import Pictures
@@ -20,33 +20,38 @@ LARGEST = 240  # pixels of the longer side
 SHEET = (6, 8)  # pictures, and how often each is augmented
 HEAT = 0.5  # how much of the heat map covers the picture
 TURNED = range(5, 9)  # EXIF orientations in which width and height have changed places
-ORIENTATION = 0x0112
 
 
-def files(data: str, split: str) -> list[str]:
-    """Paths of the pictures of a folder's `split`, in the order of the cache; none if there is no such folder."""
-    if data in DATASETS or not Path(data).is_dir():
-        return []
-    return [file.path for file in folders.listing(Path(data))[split]]
+def picture(file: str, cached: np.ndarray, largest: int = LARGEST, **how: Any) -> Image.Image:
+    """The file, in its own shape, its longer side `largest`; without one `cached`, (S, S, 3 or 4) uint8, enlarged.
+
+    `how`: fit and grey_range, as the network was trained with; what is not stretched for it is shown as square.
+    """
+    try:
+        return _own(file, largest, **how)
+    except (OSError, ValueError, Image.DecompressionBombError):  # it has no file, or that has gone
+        return _enlarged(Image.fromarray(cached[:, :, :3].copy()), largest, 1.0)
 
 
-def picture(path: str, cached: np.ndarray, largest: int = LARGEST) -> Image.Image:
-    """The file, in its own shape, its longer side `largest`; without one `cached`, (S, S, 4) uint8, enlarged."""
-    if not path:
-        return _enlarged(Image.fromarray(cached[:, :, :3].copy()), largest)
-    with Image.open(path) as image:
+def _own(file: str, largest: int, **how: Any) -> Image.Image:
+    with Image.open(file) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION) in TURNED:
             width, height = height, width
-    whole = Image.fromarray(read_picture(path, min(max(width, height), largest)))
-    return _enlarged(whole, largest, width / height)
+    shape = width / height if how.get("fit", "stretch") == "stretch" else 1.0
+    return _enlarged(Image.fromarray(read_picture(file, min(max(width, height), largest), **how)), largest, shape)
 
 
-def _enlarged(image: Image.Image, largest: int, shape: float = 1.0) -> Image.Image:
+def _enlarged(image: Image.Image, largest: int, shape: float) -> Image.Image:
     """`shape`: width / height. What is much smaller keeps its pixels visible."""
     size = (largest, max(round(largest / shape), 1)) if shape >= 1 else (max(round(largest * shape), 1), largest)
     blocks = max(image.size) <= largest / 3
     return image.resize(size, Image.Resampling.NEAREST if blocks else Image.Resampling.LANCZOS)
+
+
+def preprocessing(data: dict[str, Any]) -> dict[str, Any]:
+    """How a result's network had its pictures read, as `picture` takes it."""
+    return {key: data[key] for key in ("fit", "grey_range") if data.get(key)}
 
 
 def with_heat(image: Image.Image, heat: np.ndarray) -> Image.Image:
@@ -84,7 +89,8 @@ def one_of_each(pictures: "Pictures") -> list[int]:
 def augmentation(pictures: "Pictures", config: dict[str, Any]) -> Augmentation:
     """That of a training with the settings `config`, as pictures.dataset makes it."""
     mirrored = config["flip"] == "on" or (config["flip"] == "auto" and mirrored_in(pictures.name))
-    return Augmentation(config["crop_padding"], mirrored, config["cutout"], config.get("augment", "basic"))
+    padding, cutout = (round(config[key] * pictures.side / SIDE) for key in ("crop_padding", "cutout"))
+    return Augmentation(padding, mirrored, cutout, config.get("augment", "basic"), pictures.side)
 
 
 def augmented(pictures: "Pictures", change: Augmentation, seed: int) -> Image.Image:
@@ -96,7 +102,7 @@ def augmented(pictures: "Pictures", change: Augmentation, seed: int) -> Image.Im
     pixels = words(torch.from_numpy(pictures.train_images[chosen]))
     index = torch.arange(len(chosen)).repeat_interleave(times)
     draws = change.draw(len(index), torch.Generator().manual_seed(seed))
-    fill = Normalization.of(pictures.train_moments, torch.device("cpu")).fill
+    fill = Normalization.of(pictures.train_moments, torch.device("cpu"), pictures.side).fill
     many = channels(change(pixels, index, draws, fill)).unflatten(0, (len(chosen), times))
     both = torch.cat((channels(pixels)[:, None], many), 1).numpy()  # (rows, 1 + times, S, S, 3)
     side = both.shape[2] + 2

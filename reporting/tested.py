@@ -2,8 +2,10 @@
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
+from pictures.listing import shown
 from reporting.blocks import Block, Cell, Gallery, Heading, Heat, Picture, Table, Text
 from reporting.final_test import FinalTest, Mistake, final_test
 from reporting.findings import Run, tests
@@ -98,36 +100,32 @@ def _per_class(found: FinalTest) -> list[Block]:
 
 
 def _mistakes(run: Run, found: FinalTest) -> list[Block]:
-    from reporting.photographs import files
-
     wrong = found.images - found.correct
     if not found.mistakes:
         return []
-    paths = files(run.origin.data, "test")
-    paths = paths if len(paths) == found.images else [""] * found.images
     looked = (" Beside each picture what the network looked at: the redder, the more it spoke for the wrong class "
               "(LayerCAM, Jiang et al. 2021)." if found.mistakes[0].heat else "")
     shown = (f"The {len(found.mistakes)} most confident of {wrong} mistakes" if wrong > len(found.mistakes)
              else f"All {wrong} mistakes, the most confident first" if wrong > 1 else "The only mistake")
     return [Text(f"{shown}.{looked}"),
-            Gallery([_mistake(mistake, found, slug(run.name), paths[mistake.index]) for mistake in found.mistakes],
-                    "photographs")]
+            Gallery([_mistake(mistake, found, run) for mistake in found.mistakes], "photographs")]
 
 
-def _mistake(mistake: Mistake, found: FinalTest, base: str, path: str) -> Picture:
+def _mistake(mistake: Mistake, found: FinalTest, run: Run) -> Picture:
     """With the file's name, if the picture is a file."""
     import numpy as np
     from PIL import Image
 
-    from reporting.photographs import jpeg, picture, with_heat
+    from reporting.photographs import jpeg, picture, preprocessing, with_heat
 
     def opened(png: str) -> np.ndarray:
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
-    image = picture(path, opened(mistake.png))
+    image = picture(mistake.file, opened(mistake.png), **preprocessing(run.result["data"]))
     if mistake.heat:
         image = with_heat(image, opened(mistake.heat) / 255)
     true, predicted = found.classes[mistake.true], found.classes[mistake.predicted]
-    name = f"`{path.rpartition('/')[2]}`" if path else f"test picture {mistake.index}"
-    return Picture(f"{base}-mistake-{mistake.index}.jpg", jpeg(image), f"{name}, {true} taken for {predicted}",
-                   f"{name}: {true} taken for {predicted} ({mistake.probability:.1%} sure)")
+    name = f"`{shown(Path(mistake.file).name)}`" if mistake.file else f"test picture {mistake.index}"
+    what = f"{name}: {true} taken for {predicted}"
+    return Picture(f"{slug(run.name)}-mistake-{mistake.index}.jpg", jpeg(image), what,
+                   f"{what} ({mistake.probability:.1%} sure)")

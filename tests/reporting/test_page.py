@@ -196,11 +196,11 @@ def test_what_results_tell_of_balance_and_recall_is_shown(tmp_path):
     test = {"accuracy": 0.9, "images": 10, "balanced_accuracy": 0.8125, "recall": {"ant": 1.0, "bee": 0.6},
             "confusion": [[5, 0], [2, 3]]}
     told = result("retrain", test=test)
-    told["data"] |= {"broken": 2, "not_pictures": ["a.txt"], "duplicates": 0}
+    told["data"] |= {"broken": 2, "not_pictures": 1, "duplicates": 0}
     write_run(tmp_path, "retrain/x", told)
     _, text = build(tmp_path)
     assert "the mean of the classes' own: 81.25%" in text and "| bee | 60.00% | 23 to 88% | 3 | 5 |" in text
-    assert "> Files of the folder that need a look: 2 broken, 1 not pictures." in text
+    assert "> Of the files: 1 file is no picture; 2 broken pictures left out." in text
 
 
 # ---- pictures of the user
@@ -235,21 +235,19 @@ def test_mistakes_are_the_users_own_files(tmp_path, folder):
     page, text = build(tmp_path / "runs")
     [group] = find(tmp_path / "runs").groups.values()
     found = tested.read(group.runs[0], True, "cpu")[0]
-    paths = photographs.files(str(folder), "test")
     assert len(found.mistakes) > 2 and "LayerCAM" in text
     for mistake in found.mistakes:
-        name = paths[mistake.index].rpartition("/")[2]
+        name = mistake.file.rpartition("/")[2]
         assert CLASSES[mistake.true] in name  # the order of files is that of the cache
         assert f"`{name.replace('$', chr(92) + '$').replace('<', '&lt;')}`: {CLASSES[mistake.true]} taken for" in text
         picture = Image.open(tmp_path / f"runs/report_pictures/retrain-x-mistake-{mistake.index}.jpg")
         assert picture.size == (2 * photographs.LARGEST + 4, photographs.LARGEST // 2)  # twice, in its own shape
-        own = np.asarray(Image.open(paths[mistake.index]).resize((240, 120)), float)
+        own = np.asarray(Image.open(mistake.file).resize((240, 120)), float)
         assert np.abs(np.asarray(picture.crop((0, 0, 240, 120)), float) - own).mean() < 25
     assert "$5$ 花 &lt;" in page and str(folder.parent) not in page + text
 
 
 def test_a_data_set_with_a_name_is_shown_from_the_cache_enlarged():
-    assert photographs.files("digits", "test") == [] == photographs.files("no such folder", "test")
     small = np.random.default_rng(0).integers(0, 256, (32, 32, 4), np.uint8)
     large = photographs.picture("", small, 96)
     assert large.size == (96, 96) and np.array_equal(np.asarray(large)[::3, ::3], small[:, :, :3])
@@ -261,6 +259,22 @@ def test_a_turned_photograph_is_shown_upright(tmp_path):
     exif[photographs.ORIENTATION] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert photographs.picture(str(tmp_path / "turned.jpg"), np.empty(0), 100).size == (50, 100)
+
+
+def test_a_picture_that_was_not_stretched_is_shown_as_the_network_saw_it(tmp_path):
+    image = Image.new("RGB", (60, 30), "red")
+    image.paste("blue", (15, 0, 45, 30))
+    image.save(tmp_path / "wide.png")
+    cropped = photographs.picture(str(tmp_path / "wide.png"), np.empty(0), 60, fit="crop")
+    assert cropped.size == (60, 60) and cropped.getcolors() == [(3600, (0, 0, 255))]
+    assert photographs.preprocessing({"fit": "crop", "grey_range": None, "classes": 2}) == {"fit": "crop"}
+
+
+def test_a_file_that_has_gone_is_shown_as_the_cache_has_it(tmp_path):
+    cached = np.full((32, 32, 3), 77, np.uint8)
+    assert photographs.picture(str(tmp_path / "gone.png"), cached, 64).getcolors() == [(64 * 64, (77, 77, 77))]
+    (tmp_path / "broken.png").write_text("no picture")
+    assert photographs.picture(str(tmp_path / "broken.png"), cached, 64).size == (64, 64)
 
 
 def test_the_heat_is_where_it_was_found():
@@ -281,6 +295,7 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
         name, classes = pictures.name, pictures.classes
         train_images, train_labels, train_moments = (pictures.train_images, pictures.train_labels,
                                                      pictures.train_moments)
+        side, paths = pictures.side, staticmethod(pictures.paths)
 
     config = {"crop_padding": 4, "flip": "on", "cutout": 8, "seed": 1}
     origin = Origin(str(folder), pictures.checksum, "")
