@@ -10,6 +10,7 @@ names the setting, the value and what is allowed.
 import argparse
 import dataclasses
 import difflib
+import io
 import math
 import sys
 from collections.abc import Callable, Collection
@@ -276,12 +277,16 @@ def run_script(main: Callable[[], int | None]) -> int:
     """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
 
     A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk). A MemoryError
-    gets one line too, and exit code 1.
+    gets one line too, and exit code 1. What a terminal cannot show is printed with backslashes.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return main() or 0
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        cure = "; the locale cannot name a file: set PYTHONUTF8=1" if isinstance(error, UnicodeEncodeError) else ""
+        print(f"error: {' '.join(str(error).split())}{cure}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"error: {error or 'out of memory'}", file=sys.stderr)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from config import run_script
 from files import atomic_write, read_object
 from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
 from guard.experiment_file import load_config
@@ -32,12 +33,13 @@ NAS_STAGE, PICTURES = "classic_nas", ("accuracy_parameters.png", "best.png")  # 
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = parse(argv)
+    return run_script(lambda: execute(parse(argv)))
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks for; returns the exit code."""
     try:
         return arguments.command(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except (launch.StartFailed, watchdog.ExperimentFailed) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1

@@ -60,7 +60,8 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        told = subprocess.run(command, cwd=here, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout
+        return told.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -68,7 +69,7 @@ def commit() -> str:
 def cpu_name() -> str:
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:  # not Linux
         pass

@@ -78,7 +78,7 @@ def in_fresh_process(task: Callable[..., Any], *args: Any) -> dict[str, float]:
 
 
 def _growth(task: Callable[..., Any], *args: Any) -> dict[str, float]:
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew at what is resident now
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew at what is resident now
     before, files, start = _resident("VmRSS"), _resident("RssFile"), time.perf_counter()
     result = task(*args)
     seconds = time.perf_counter() - start
@@ -89,7 +89,7 @@ def _growth(task: Callable[..., Any], *args: Any) -> dict[str, float]:
 
 def _resident(key: str) -> float:
     """A figure of /proc/self/status in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key + ":"))
 
 

@@ -53,7 +53,7 @@ def trial(args) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as runs_dir:
         options = ["--data", args.data, "--data-dir", args.data_dir, "--model", args.model, "--device", args.device]
         command = [sys.executable, "-m", "benchmarks.traced_trial", str(time.monotonic()), *options]
-        done = subprocess.run([*command, "--runs-dir", runs_dir], capture_output=True, text=True)
+        done = subprocess.run([*command, "--runs-dir", runs_dir], capture_output=True, encoding="utf-8")
     if done.returncode:
         raise ValueError(f"the trial failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -72,7 +72,7 @@ def rows(runs: list[dict[str, float]]) -> list[dict[str, str]]:
 def imports(count: int) -> dict[str, float]:
     """Seconds of the `count` slowest top-level modules and packages, each with all that it was first to import."""
     command = [sys.executable, "-X", "importtime", "-c", IMPORTS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     lines = re.findall(r"^import time:\s*\d+ \|\s*(\d+) \|\s*([\w.]+)$", done.stderr, re.MULTILINE)
     seconds = {name: int(cumulative) / 1e6 for cumulative, name in lines if name.count(".") <= 1 and "._" not in name}
     return dict(sorted(seconds.items(), key=lambda item: -item[1])[:count])

@@ -90,8 +90,8 @@ def _nnictl(arguments: list[str]) -> tuple[int, str]:
     # to keep, hence the pipeline's lock: if we are killed meanwhile, the next one waits until what it starts is there.
     try:
         done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=START_SECONDS, start_new_session=True,
-                              close_fds=False)
+                              stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", timeout=START_SECONDS,
+                              start_new_session=True, close_fds=False)
         code, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace") + f"\nno answer for {START_SECONDS:.0f} s"
@@ -102,6 +102,7 @@ def _nnictl(arguments: list[str]) -> tuple[int, str]:
 def environment() -> dict[str, str]:
     """This interpreter first on PATH, the web server on loopback, no proxy in between, no traces of another trial."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("NNI_")}
+    variables["PYTHONUTF8"] = "1"  # NNI opens some of its files without saying how
     variables["PATH"] = os.path.dirname(sys.executable) + os.pathsep + variables.get("PATH", os.defpath)
     preload = str(PRELOAD).replace("\\", "\\\\").replace('"', '\\"')
     variables["NODE_OPTIONS"] = f'{variables.get("NODE_OPTIONS", "")} --require="{preload}"'.strip()

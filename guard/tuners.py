@@ -12,6 +12,7 @@ import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.common.hpo_utils import format_parameters
@@ -71,7 +72,7 @@ def never_begun(checkpoint: Path, suggested: list[dict]) -> list[dict]:
     file = checkpoint.parent / "db" / "nni.sqlite"
     if not file.is_file():
         return []
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)) as connection:
         rows = connection.execute("select data from TrialJobEvent where trialJobId != '' and data like '{%'").fetchall()
     begun = [json.loads(row[0]).get("parameters") for row in rows]
     return [parameters for parameters in suggested if parameters not in begun]

@@ -111,7 +111,7 @@ def own_address() -> str | None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 # ---- one experiment with everything that trials do wrong, four at once ---------------------------------------------

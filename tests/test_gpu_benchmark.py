@@ -88,7 +88,7 @@ def test_a_process_ends_at_its_time_limit_with_all_that_it_started(tmp_path):
 
 def status(pid):
     try:
-        with open(f"/proc/{pid}/status") as file:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as file:
             return file.read()
     except OSError:
         return ""

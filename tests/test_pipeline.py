@@ -332,7 +332,7 @@ class Site:
     def start(self, runs: str, *arguments: str, log: Path | None = None) -> subprocess.Popen:
         command = [sys.executable, str(ROOT / "pipeline.py"), "--data", "digits", "--data-dir", str(self.data_dir),
                    "--budget", "demo", "--runs-dir", str(self.folder / runs), "--set", *TINY, *arguments]
-        with open(log or self.folder / f"{runs}.log", "w") as file:
+        with open(log or self.folder / f"{runs}.log", "w", encoding="utf-8") as file:
             return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=file, stderr=file)
 
     def run(self, runs: str, *arguments: str) -> tuple[int, str]:

@@ -151,7 +151,7 @@ def test_links(path):
 
 def anchors(document: Path) -> set[str]:
     """Those that a reader of Markdown makes of its headings."""
-    headings = re.findall(r"^#+ (.*)", document.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

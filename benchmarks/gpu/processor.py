@@ -157,7 +157,7 @@ class Cuda(Cpu):
         command = ["nvidia-smi", "-i", uuid, f"--query-gpu={','.join(asked)},driver_version",
                    "--format=csv,noheader,nounits"]
         try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+            told = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=20, check=True).stdout.strip()
         except (OSError, subprocess.SubprocessError) as error:
             yield Figure("clocks", None, note=str(error))
             return

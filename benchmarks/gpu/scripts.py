@@ -25,7 +25,7 @@ def killed(command: str, words: str, bench: Bench) -> Iterator[Figure]:
             "--checkpoint-minutes", "1e-9", "--runs-dir", str(runs), "--name", "killed"]
     began = time.monotonic()
     kill_after_checkpoint(argv, runs, bench)
-    done = subprocess.run([*argv, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([*argv, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     [result] = [*runs.glob("*/killed/result.json")] or [None]
     told = "" if result else (done.stdout.strip().splitlines() or ["no output"])[-1]
     yield Figure("killed and resumed", time.monotonic() - began, "s", {"command": command, "epochs": epochs},
@@ -34,7 +34,7 @@ def killed(command: str, words: str, bench: Bench) -> Iterator[Figure]:
 
 def kill_after_checkpoint(argv: Sequence[str], runs: Path, bench: Bench) -> None:
     """The first one is of the first step or epoch."""
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     try:
         while not list(runs.glob("*/killed/checkpoint.pt")):
             if process.poll() is not None:

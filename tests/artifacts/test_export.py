@@ -114,7 +114,7 @@ def test_the_code_in_the_model_card_runs(exported, monkeypatch, capsys, file):
     monkeypatch.syspath_prepend(model_file.parent)  # for preprocess.py
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("picture.jpg", quality=95)
-    blocks = re.findall(r"```python\n(.*?)```", Path("MODEL_CARD.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", Path("MODEL_CARD.md").read_text(encoding="utf-8"), re.DOTALL)
     [code] = [block for block in blocks if f'"{file}"' in block]
     capsys.readouterr()  # what the exports said
     exec(code, {})

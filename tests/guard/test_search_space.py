@@ -13,7 +13,7 @@ from guard.search_space import space_size
 def test_every_search_space_passes_nni(path: Path) -> None:
     from nni.common.hpo_utils.validation import validate_search_space
 
-    assert validate_search_space(json.loads(path.read_text()), raise_exception=True)
+    assert validate_search_space(json.loads(path.read_text(encoding="utf-8")), raise_exception=True)
 
 
 def test_size_counts_what_nni_tries_once() -> None:

@@ -391,11 +391,11 @@ def test_replay_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0]] == ["tuner", "5", "10", "20"]
     assert [row[0].strip() for row in rows[2:]] == ["random", "TPE", "Evolution", "plain", "right", "wrong"]
-    picks = json.loads(Path("picks.json").read_text())["picks"]
+    picks = json.loads(Path("picks.json").read_text(encoding="utf-8"))["picks"]
     assert min(picks["right"][0]) >= 31
     assert all(2 <= pick <= 33 for rows in picks.values() for row in rows for pick in row)
     assert tuner_replay.main(["table.json", "--tuners", "nosuch"]) == 2
-    Path("table.json").write_text("{}")
+    Path("table.json").write_text("{}", encoding="utf-8")
     assert tuner_replay.main(["table.json"]) == 2
 
 
