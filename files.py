@@ -51,13 +51,41 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[dict]) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read JSON; a missing or broken file raises ValueError with one line that names it."""
+    """Read JSON; a missing or broken file raises ValueError with one line that names it, and line and column."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}: {place}: not valid JSON ({_reason(error)})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON (byte {error.start + 1} is not UTF-8)") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not valid JSON (nested too deeply)") from None
+    except KeyError as error:
+        raise ValueError(f"{path}: not valid JSON (key {error} stands twice)") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; KeyError for a key that stands twice in it."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _reason(error: json.JSONDecodeError) -> str:
+    """What is wrong, where the parser says only what it expected."""
+    before, here = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+    if not here:
+        return "it ends too early" if before else "it is empty"
+    if here.startswith(("//", "/*", "#")):
+        return "it has no comments"
+    if before.endswith(",") and here[0] in "}]":
+        return f"a comma before {here[0]}"
+    return f"{error.msg}, found {here.split()[0][:20]!r}" if here.split() else error.msg
 
 
 def read_object(path: str | os.PathLike) -> dict | None:

@@ -1,5 +1,6 @@
 """The file of an NNI experiment: read, overridden, its keys checked and its paths made absolute."""
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -13,13 +14,17 @@ from typing import Any
 import yaml
 
 from guard.moved import renamed
+from guard.old_format import old_keys
 
 KINDS = ("tuner", "assessor")
+TEXT = ("experimentName", "trialCommand", "trialCodeDirectory", "searchSpaceFile", "experimentWorkingDirectory",
+        "codeDirectory", "className", "sshKeyFile")  # keys whose values are text
 
 
 def load_config(path: str | os.PathLike, overrides: Mapping[str, str] = MappingProxyType({})) -> dict:
     """Read an experiment file, apply `--set KEY=VALUE`, make its paths absolute and its keys NNI's camelCase.
 
+    VALUE is YAML, but for keys whose values are text, which is taken as it is unless it stands in quotes.
     Absolute, because the result is written elsewhere and NNI starts relative paths at the file it reads. What an
     earlier version named where it lay then, in the file or in an override, is named as it lies now.
     Raises ValueError with one line for anything that is not a usable experiment file.
@@ -39,18 +44,42 @@ def nearest(word: Any, known: Iterable[str]) -> str:
 
 
 def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; ValueError names file, line, column and what is wrong."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{path}: line {line}: not valid YAML ({error.problem})") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be read ({reason})") from None
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be read (byte {error.start + 1} is not UTF-8)") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {_place(text, error)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """In which a key that stands twice is a mistake, not the end of the first one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = next(key for key, _ in reversed(node.value) if key.value == keys[number]).start_mark
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=mark)
+        return super().construct_mapping(node, deep)
+
+
+def _place(text: str, error: yaml.YAMLError) -> str:
+    """Where in `text` the error is, and which."""
+    mark = getattr(error, "problem_mark", None)
+    position = mark.index if mark else getattr(error, "position", 0)
+    line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return f"line {line}, column {column}: not valid YAML ({' '.join(reason.split())})"
 
 
 def _overridden(config: dict, key: str, text: str) -> dict:
-    """`config` with the dotted `key` set to the YAML value `text`; case and underscores do not count."""
+    """`config` with the dotted `key` set to what `text` stands for; case and underscores do not count."""
     config = copy.deepcopy(config)
     *parents, last = key.split(".")
     node = config
@@ -58,11 +87,27 @@ def _overridden(config: dict, key: str, text: str) -> dict:
         node = node.setdefault(_spelling(node, part), {})
         if not isinstance(node, dict):
             raise ValueError(f"--set {key}={text}: '{part}' holds {node!r}, which has no keys inside")
-    try:
-        node[_spelling(node, last)] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {key}={text}: the value is not valid YAML") from None
+    is_text = _fold(last) in map(_fold, TEXT) and "classargs" not in map(_fold, parents)
+    node[_spelling(node, last)] = _text(text) if is_text else _value(key, text)
     return config
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {key}={text}: {_place(text, error)}") from None
+
+
+def _text(text: str) -> str | None:
+    """`text` itself, whatever it would mean in YAML; without the quotes around it; None for null."""
+    if text in ("", "null", "~"):
+        return None
+    if text[0] == text[-1] and text[0] in "\"'":
+        with contextlib.suppress(yaml.YAMLError):
+            quoted = yaml.safe_load(text)
+            return quoted if isinstance(quoted, str) else text
+    return text
 
 
 def _fold(key: Any) -> str:
@@ -85,6 +130,8 @@ def _named(config: Any, source: str) -> dict:
         )
     except ImportError as error:
         raise ValueError(f"NNI cannot be imported ({error}): pip install -r requirements.txt") from None
+    if old := old_keys(config):
+        raise ValueError(f"{source}: the old format, of NNI 1 and 2: {', '.join(old)}")
     config = _renamed(config, ExperimentConfig, source, "")
     for kind in (*KINDS, "advisor"):
         if config.get(kind) is not None:

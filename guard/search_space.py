@@ -1,5 +1,7 @@
 """NNI search spaces: what NNI's validator misses, and how many combinations a space holds."""
 
+import codecs
+import contextlib
 import json
 import math
 import re
@@ -16,7 +18,22 @@ def read_space(config: dict) -> Any:
         if (file is None) == (inline is None):
             raise ValueError("one of searchSpaceFile and searchSpace must be set, not both")
         return inline
-    return read_yaml(Path(file)) if Path(file).suffix in (".yml", ".yaml") else read_json(file)
+    return _read(Path(file))
+
+
+def _read(file: Path) -> Any:
+    """What NNI makes of the file: JSON, or else YAML, in which lists may end in a comma and comments begin with #."""
+    if file.is_file() and file.read_bytes().startswith(codecs.BOM_UTF8):  # which is not JSON to NNI
+        return read_yaml(file)
+    try:
+        return read_json(file)
+    except ValueError:
+        if file.suffix in (".yml", ".yaml"):
+            return read_yaml(file)
+        with contextlib.suppress(ValueError):
+            if isinstance(space := read_yaml(file), dict):
+                return space
+        raise
 
 
 def check_space(space: Any, where: str, batch: bool = False) -> None:

@@ -67,6 +67,14 @@ def assert_pictures(where: Path, plan: Plan, result: Mapping[str, Any] | None) -
                          f"{plan.checksum[:12]}; give another --runs-dir")
 
 
+def truth(key: str, value: Any) -> bool:
+    """Of a word such as yes; ValueError for any other."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if (word := str(value).lower()) not in words:
+        raise ValueError(f"set = {key}={value}: must be true or false")
+    return words[word]
+
+
 class Stage:
     """What the stages have in common: a name, settings for their script, and a command line made of them."""
 
@@ -80,7 +88,9 @@ class Stage:
         for key, value in settings.items():
             flag, field = key.replace("_", "-"), SETTINGS[self.name].__dataclass_fields__.get(key)
             if field and field.type is bool:
-                yield f"--{flag}" if str(value).lower() in ("true", "yes", "1") else f"--no-{flag}"
+                yield f"--{flag}" if truth(f"{self.name}.{key}", value) else f"--no-{flag}"
+            elif str(value).startswith("-"):  # or it would be taken for the next option
+                yield f"--{flag}={value}"
             else:
                 yield from (f"--{flag}", str(value))
 
@@ -128,7 +138,7 @@ class ExperimentStage(Stage):
         seed = self.plan.seed + 1  # 1 is that of the files
         tpe = {"codeDirectory": str(ROOT / "guard"), "className": "tuners.TPE",
                "classArgs": {"optimize_mode": "maximize", "seed": seed}}
-        tuner = {"tuner": json.dumps(tpe)} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
+        tuner = {"tuner": json.dumps(tpe, ensure_ascii=False)} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
         keys = {key: value for key, value in self.given.items() if not is_training(self.name, key)}
         trial = shlex.join(["python", f"{self.name}_trial.py", *self.words(self.settings())])
         given = {"trialCommand": _as_yaml(trial), "experimentWorkingDirectory": _as_yaml(str(self.home)), **tuner,

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -23,11 +24,13 @@ import pytest
 import yaml
 
 import pipeline
+import tiny_pictures
 from config import command_line, identity, merge
 from conftest import ROOT
 from fake_experiment import Fake
 from files import write_json
-from guard import processes
+from guard import preflight, processes
+from guard.experiment_file import load_config
 from guard.moved import MOVED
 from guard.registry import Experiment
 from journey import budgets
@@ -47,7 +50,7 @@ def dry_run(capsys: pytest.CaptureFixture, *arguments: str) -> dict[str, list[st
     """stage -> the words of its command"""
     assert pipeline.main(["--dry-run", *arguments]) == 0
     parts = capsys.readouterr().out.split("\n# ")[1:]
-    return {part.splitlines()[0]: shlex.split(part.splitlines()[1]) for part in parts}
+    return {part.splitlines()[0]: shlex.split(part.partition("\n")[2]) for part in parts}
 
 
 def options(words: list[str], flag: str) -> dict[str, str]:
@@ -110,6 +113,41 @@ def test_no_larger_than_mobilenet_for_pictures_of_that_size(size: str, stem: int
     commands = dry_run(capsys, "--data", "digits", "--image-size", size, "--runs-dir", str(tmp_path / "runs"))
     words = shlex.split(options(commands["classic_nas"], "--set")["trialCommand"])
     assert command_line(budgets.SETTINGS["classic_nas"], words[2:], "")["max_params"] == 3217226 + stem
+
+
+AWKWARD = ["a # b", "a: b", "a\tb", "a\nb", "it's", 'say "x"', "$HOME", "`date`", "ä Ω", "{a: 1}", "-a", "a\\nb", "*"]
+
+
+@pytest.mark.parametrize("name", AWKWARD, ids=ascii)
+def test_folders_may_have_any_name(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """To the commands that it prints, and on to those of the trials, by the checks of experiment.py."""
+    data, runs = tiny_pictures.write(tmp_path / f"{name} data"), tmp_path / f"{name} runs"
+    commands = dry_run(capsys, "--data", str(data), "--data-dir", str(tmp_path / name), "--runs-dir", str(runs),
+                       "--budget", "demo", "--set", f"hpo.experimentName={name}")
+    for stage in ("darts", "retrain"):
+        given = command_line(budgets.SETTINGS[stage], commands[stage][2:], "")
+        assert (given["data"], given["data_dir"], given["runs_dir"]) == (str(data), str(tmp_path / name), str(runs))
+    assert given["genotype"] == str(runs / "darts_search/search/genotype.json")
+    assert commands["report"][2:] == ["--runs", str(runs)]
+    for stage in ("hpo", "classic_nas"):
+        given = options(commands[stage], "--set")
+        config = load_config(ROOT / commands[stage][3], given)
+        trial = command_line(budgets.SETTINGS[stage], shlex.split(config["trialCommand"])[2:], "")
+        assert (trial["data"], trial["data_dir"]) == (str(data), str(tmp_path / name))
+        assert config["experimentWorkingDirectory"] == str((runs / stage / "nni").resolve())
+        assert Path(commands[stage][5]) == runs / stage
+        found = {finding.name: finding.problem for finding in preflight.check(config, 18080) if finding.problem}
+        good = stage != "hpo" or re.fullmatch(r"\w[\w .+-]*", name)
+        assert found.keys() == (set() if good else {"name"}), found
+        assert good or f"experimentName {name!r}: it names a folder" in found["name"]
+
+
+def test_words_that_are_neither_yes_nor_no(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for text, flag in (("true", "--compile"), ("NO", "--no-compile"), ("0", "--no-compile")):
+        assert flag in dry_run(capsys, "--data", "digits", "--runs-dir", str(tmp_path), "--set",
+                               f"retrain.compile={text}")["retrain"]
+    assert pipeline.main(["--data", "digits", "--dry-run", "--set", "retrain.compile=treu"]) == 2
+    assert "retrain.compile=treu: must be true or false" in capsys.readouterr().err
 
 
 def test_small_data_sets_get_what_they_have() -> None:
