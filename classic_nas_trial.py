@@ -15,9 +15,10 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from config import ClassicNasConfig, command_line, merge, run_script
+from config import ClassicNasConfig, merge
 from files import atomic_write, read_json, write_json
 from training import trial
 
@@ -29,23 +30,19 @@ BEST_SCHEMA = 1  # of the best.json that experiment.py writes
 
 
 def main(argv: list[str] | None = None) -> int:
-    tuner = trial.ask()
-    return run_script(lambda: run(argv, tuner))
+    return trial.main(ClassicNasConfig, __doc__.splitlines()[0], settings, run, argv, also=architecture)
 
 
-def run(argv: list[str] | None, tuner: dict) -> None:
+def run(config: ClassicNasConfig, tuner: dict[str, Any]) -> None:
     from models.mobilenet_space.space import build, cost
     from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from training.hardware import pick_device
     from training.loop import set_seed
 
-    given = command_line(ClassicNasConfig, argv, __doc__.splitlines()[0])
-    if given.get("write_search_space"):
+    if config.write_search_space:
         return write_search_space(Path(SEARCH_SPACE))
-    config = settings(given)
-    if config.test and trial.under_nni():
-        raise ValueError("test: not under NNI, whose tuner would choose by it; train the best network alone, by --arch")
     name, sample = architecture(config, tuner)
+    path = trial.run_path(config, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)
@@ -53,7 +50,6 @@ def run(argv: list[str] | None, tuner: dict) -> None:
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
 
-    path = trial.run_path(config, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     size = len(pictures.classes), pictures.side
     price = cost(sample, *size)
     if reason := over_limit(price, config, *size):
@@ -69,14 +65,22 @@ def run(argv: list[str] | None, tuner: dict) -> None:
 # ---- settings: lr and optimizer of stage 1
 
 
-def settings(given: dict[str, Any]) -> ClassicNasConfig:
-    """Default < stage 1's result < `given`, the command line; says where lr and optimizer come from."""
+def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType({})) -> ClassicNasConfig:
+    """Default < stage 1's result < `given`, the command line; says where lr and optimizer come from.
+
+    What the tuner gives is the architecture.
+    """
     from training.loop import OPTIMIZERS
+
+    if given.get("write_search_space"):
+        return merge(ClassicNasConfig, given)
 
     source = given.get("hpo_best", ClassicNasConfig.hpo_best)
     wanted = source and ("hpo_best" in given or Path(source).exists()) and not {"lr", "optimizer"} <= given.keys()
     found = stage1(source) if wanted else {}
     config = merge(ClassicNasConfig, {**found, **given}, optimizer=OPTIMIZERS)
+    if config.test and trial.under_nni():
+        raise ValueError("test: not under NNI, whose tuner would choose by it; train the best network alone, by --arch")
     origin = {**dict.fromkeys(found, source), **dict.fromkeys(given, "command line")}
     print(", ".join(f"{key} {getattr(config, key)} ({origin.get(key, 'default')})" for key in ("lr", "optimizer")))
     return config

@@ -3,7 +3,7 @@
     config = merge(HpoConfig, command_line(HpoConfig, argv), nni.get_next_parameter())
 
 A setting states its default, its meaning with unit, and what is allowed, once. Whoever gives a value (default <
-command line < tuner), an unknown name, a wrong type or a value out of range raises ValueError with one line that
+command line < tuner), an unknown name, a wrong type or a value out of range raises Mistakes with a line for each that
 names the setting, the value and what is allowed.
 """
 
@@ -12,8 +12,11 @@ import dataclasses
 import difflib
 import io
 import math
+import os
+import shlex
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
@@ -24,12 +27,26 @@ def setting(default: Any, help: str, **allowed: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed})
 
 
+class Mistakes(ValueError):
+    """A user's mistakes, all of a kind at once, a line each."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = list(lines)
+        super().__init__("; ".join(self.lines))
+
+
 def check(config: Any) -> None:
     """Types and ranges of all settings of a dataclass, for its __post_init__."""
+    mistakes = []
     for field in dataclasses.fields(config):
-        value = _typed(field.name, getattr(config, field.name), field.type)
-        _check_range(field.name, value, **field.metadata["allowed"])
-        object.__setattr__(config, field.name, value)  # an int given for a float is kept as a float
+        try:
+            value = _typed(field.name, getattr(config, field.name), field.type)
+            _check_range(field.name, value, **field.metadata["allowed"])
+            object.__setattr__(config, field.name, value)  # an int given for a float is kept as a float
+        except ValueError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise Mistakes(mistakes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +103,9 @@ class TrainingConfig(DataConfig):
 
     graph: bool = setting(True, "on a GPU, record a step once and repeat it as one CUDA graph, where that is possible")
     runs_dir: str = setting("runs", "where a run without NNI puts its folder")
-    name: str = setting("", "name of that folder; empty: made from the settings")
+    name: str = setting("", "name of that folder; empty: made from the data set and the settings")
     resume: bool = setting(False, "go on from the checkpoint in the run's folder")
+    overwrite: bool = setting(False, "begin anew in a folder that holds a run already, which is then lost")
     checkpoint_minutes: float = setting(5.0, "between checkpoints: what a kill may cost", above=0)
 
     def __post_init__(self) -> None:
@@ -229,9 +247,9 @@ class ReportConfig:
 # What says where and how to run, not what is computed: a run may be resumed with another value of these. (The data
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit",
-                          "device", "runs_dir", "name", "resume", "arch", "baseline", "max_params", "max_macs",
-                          "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute", "seeds",
-                          "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
+                          "device", "runs_dir", "name", "resume", "overwrite", "arch", "baseline", "max_params",
+                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute",
+                          "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:
@@ -245,21 +263,38 @@ def merge(cls: type[Config], given: dict[str, Any], tuner: dict[str, Any] | None
 
     `choices` names the allowed values that only a registry knows: merge(..., model=MODELS).
     """
-    names = [field.name for field in dataclasses.fields(cls)]
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     values = {**given, **(tuner or {})}
-    for key in values:
-        if key not in names:
-            close = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(names)}"
-            raise ValueError(f"{key}: not a setting; {hint}")
-    config = cls(**values)
+    mistakes = [f"{key}: not a setting; {_nearest(key, fields)}" for key in values if key not in fields]
+    values = {key: value for key, value in values.items() if key in fields}
+    try:
+        config = cls(**values)
+    except Mistakes as error:
+        mistakes += error.lines
     for key, allowed in choices.items():
-        _check_range(key, getattr(config, key), choices=tuple(allowed))
+        value = values.get(key, fields[key].default)
+        if isinstance(value, str) and value not in allowed:
+            mistakes.append(_not_one_of(key, value, allowed))
+    if mistakes:
+        raise Mistakes(mistakes)
     return config
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
 
 
 def command_line(cls: type, argv: list[str] | None, description: str) -> dict[str, Any]:
     """Parse `argv` into the settings that it names; `--help` lists them all."""
+    given, mistakes = parse(cls, argv, description)
+    if mistakes:
+        raise Mistakes(mistakes)
+    return given
+
+
+def parse(cls: type, argv: list[str] | None, description: str) -> tuple[dict[str, Any], list[str]]:
+    """The settings that `argv` names, and a line for each mistake in it."""
     parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for field in dataclasses.fields(cls):
         flag, text = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
@@ -269,8 +304,30 @@ def command_line(cls: type, argv: list[str] | None, description: str) -> dict[st
             parser.add_argument(flag, metavar="WORD", nargs="+", action="extend", help=text.replace("%", "%%"))
         else:
             parser.add_argument(flag, metavar=field.type.__name__.upper(), help=text.replace("%", "%%"))
-    given = vars(parser.parse_args(argv))
-    return {key: _parsed(key, value, cls.__dataclass_fields__[key].type) for key, value in given.items()}
+    known, unknown = parser.parse_known_args(argv)
+    given, mistakes = {}, _unrecognized(unknown, [field.name for field in dataclasses.fields(cls)])
+    for key, text in vars(known).items():
+        try:
+            given[key] = _parsed(key, text, cls.__dataclass_fields__[key].type)
+        except ValueError as error:
+            mistakes.append(str(error))
+    return given, mistakes
+
+
+def _unrecognized(words: list[str], names: list[str]) -> list[str]:
+    """A line for each option of `words` that there is not, with its values."""
+    options: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not options:
+            options.append([])
+        options[-1].append(word)
+    lines = []
+    for option in options:
+        name = option[0].partition("=")[0].removeprefix("--").replace("-", "_")
+        close = difflib.get_close_matches(name, names, n=1) if option[0].startswith("--") else []
+        hint = f"; did you mean --{close[0].replace('_', '-')}?" if close else ""
+        lines.append(f"unrecognized arguments: {' '.join(option)}{hint}")
+    return lines
 
 
 def run_script(main: Callable[[], int | None]) -> int:
@@ -291,6 +348,11 @@ def run_script(main: Callable[[], int | None]) -> int:
     except MemoryError as error:
         print(f"error: {error or 'out of memory'}", file=sys.stderr)
         return 1
+
+
+def to_copy(script: str, *words: str) -> str:
+    """A command of this project as it can be copied from where it is printed, into a shell in the same folder."""
+    return shlex.join(["python", os.path.relpath(Path(__file__).parent / script), *words])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -317,12 +379,16 @@ def _typed(key: str, value: Any, kind: type) -> Any:
     return value
 
 
+def _not_one_of(key: str, value: Any, choices: Iterable[str]) -> str:
+    return f"{key} = {value!r}: must be one of {', '.join(filter(None, choices))}"  # an empty text is no name
+
+
 def _check_range(key: str, value: Any, above: float | None = None, minimum: float | None = None,
                  below: float | None = None, maximum: float | None = None, choices: Collection[str] = ()) -> None:
     problem = None
     if choices and value not in choices:
-        problem = "must be one of " + ", ".join(filter(None, choices))  # an empty text is no name
-    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(_not_one_of(key, value, choices))
+    if isinstance(value, float) and not math.isfinite(value):
         problem = "must be a finite number"
     elif above is not None and not value > above:
         problem = f"must be above {above}"

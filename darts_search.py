@@ -20,14 +20,14 @@ learning rate falls with each step and not each epoch, and a last, smaller batch
 """
 
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import DartsSearchConfig, command_line, merge, run_script
+from config import DartsSearchConfig, merge, to_copy
 from files import read_json, write_json
 from training import trial
+from training.progress import left
 
 if TYPE_CHECKING:
     import torch
@@ -36,24 +36,23 @@ if TYPE_CHECKING:
     from pictures.dataset import Pictures
     from training.search import Searched
 
+HANDED = ("runs_dir", "flip", "device", "precision")  # to the training of what was found, with the data set
 PRESETS: dict[str, dict[str, Any]] = {"published": {"frozen": 0.0, "max_skips": 8, "val_size": -1}}
 
 
 def main(argv: list[str] | None = None) -> int:
-    tuner = trial.ask()
-    return run_script(lambda: run(argv, tuner))
+    return trial.main(DartsSearchConfig, __doc__.splitlines()[0], settings, run, argv)
 
 
-def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
+def run(config: DartsSearchConfig, tuner: dict[str, Any]) -> None:
     from pictures.dataset import load  # torch and what stands on it: slow to import
     from training.distributed import joined
     from training.hardware import enough_memory, pick_device
 
-    config = settings(command_line(DartsSearchConfig, argv, __doc__.splitlines()[0]), tuner)
+    path = trial.run_path(config, "darts_search", default_name(config))
 
     pictures = load(**config.data_set)
 
-    path = trial.run_path(config, "darts_search", default_name(config))
     advice = "" if config.recompute else ", and so does --recompute"
     with joined(pick_device(config.device)) as device, enough_memory(config.batch_size, advice):
         found = [search(config, seed, pictures, device, path)
@@ -91,6 +90,8 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
     if one.resume or (trial.under_nni() and checkpoint.exists()):
         searching.load(checkpoint)
 
+    if config.overwrite and not trial.under_nni() and rank() == 0:
+        trial.begin_anew(path)
     folder = RunFolder(path, one) if rank() == 0 else None
     if folder:
         print(pictures.summary(trial.val_images(searching.halves)))
@@ -118,13 +119,16 @@ def keep(record: dict[str, Any], folder: "RunFolder | None") -> None:
         return
     from training.search import judged
 
+
     folder.epoch(record)
     judge, accuracy = judged(record)
     trial.report_epoch(accuracy)
     cell = " ".join(f"{operation}:{source}" for pair in record["genotype"]["normal"] for operation, source in pair)
-    print("epoch {epoch:3d}  loss {train_loss:.3f}  {judge} {accuracy:.2%}  entropy {entropy:.3f}  "
-          "{steps_per_second:.2f} steps/s  skips {skips}  ".format(judge=judge, accuracy=accuracy, **record) + cell,
-          flush=True)
+    figures = ("epoch {epoch:3d}/{epochs}  loss {train_loss:.3f}  {judge} {accuracy:.2%}  entropy {entropy:.3f}  "
+               "{steps_per_second:.2f} steps/s  {left}  skips {skips}  ")
+    epochs = folder.config.epochs
+    print(figures.format(judge=judge, accuracy=accuracy, epochs=epochs, left=left(folder.records, epochs), **record)
+          + cell, flush=True)
 
 
 # ---- report
@@ -150,13 +154,11 @@ def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictur
 
 
 def next_command(path: Path, config: DartsSearchConfig) -> str:
-    """What trains the network that was found, ready to be copied."""
-    places = {key: value for key, value in {**config.data_set, "runs_dir": config.runs_dir}.items()
-              if value != getattr(DartsSearchConfig, key)}
-    words = ["python", "retrain.py", "--genotype", str(path / "genotype.json")]
-    for key, value in places.items():
-        words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+    """What trains the network that was found on the same pictures, ready to be copied."""
+    same = {key: getattr(config, key) for key in (*config.data_set, *HANDED)
+            if getattr(config, key) != getattr(DartsSearchConfig, key)}
+    words = [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in same.items()]
+    return to_copy("retrain.py", f"--genotype={path / 'genotype.json'}", *words)
 
 
 def write(found: "Searched", path: Path, format: str) -> None:

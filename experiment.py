@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from config import run_script
+from config import run_script, to_copy
 from files import atomic_write, read_object
 from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
 from guard.experiment_file import load_config
@@ -82,6 +82,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     """The effective config and the port it will use."""
+    print(f"checking {arguments.config}", flush=True)
     pairs = [text.partition("=") for text in arguments.set]
     for text, (_, equals, _) in zip(arguments.set, pairs, strict=True):
         if not equals:
@@ -169,11 +170,21 @@ def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signa
             _tell(processes.stop(experiment, at_once))
     code = report(experiment, arguments, alive=keep, reason=reason, finished=finished)
     if keep:
-        print(f"web UI still up: {experiment.url}  end it with: python experiment.py stop {experiment.id}")
+        print(f"web UI still up: {experiment.url}  end it with: "
+              + to_copy("experiment.py", "stop", experiment.id))
     if signals.received:
-        print(f"interrupted; go on with: python experiment.py resume {experiment.id}", file=sys.stderr)
+        print(f"interrupted; go on with: {again(experiment, arguments)}", file=sys.stderr)
         return 128 + signals.received
     return code
+
+
+def again(experiment: Experiment, arguments: argparse.Namespace) -> str:
+    """The command that goes on with an experiment as it was begun."""
+    words = ["--out", str(arguments.out)] if arguments.out else []
+    words += ["--port", str(arguments.port)] if arguments.port else []
+    words += ["--stall", f"{arguments.stall:g}"] if arguments.stall != watchdog.STALL_SECONDS else []
+    words += ["--keep-ui"] if arguments.keep_ui else []
+    return to_copy("experiment.py", "resume", experiment.id, *words)
 
 
 def _tell(notes: list[str]) -> None:

@@ -58,7 +58,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path}: {place}: not valid JSON ({_reason(error)})") from None
+        raise ValueError(f"{path}: not valid JSON ({place}: {_reason(error)})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not valid JSON (byte {error.start + 1} is not UTF-8)") from None
     except RecursionError:

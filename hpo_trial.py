@@ -7,24 +7,31 @@ Reports validation accuracy, after each epoch and at the end. The test set is ne
 """
 
 import sys
+from typing import Any
 
-from config import HpoConfig, command_line, merge, run_script
+from config import HpoConfig, merge
 from training import trial
 
 
 def main(argv: list[str] | None = None) -> int:
-    tuner = trial.ask()
-    return run_script(lambda: run(argv, tuner))
+    return trial.main(HpoConfig, __doc__.splitlines()[0], settings, run, argv)
 
 
-def run(argv: list[str] | None, tuner: dict) -> None:
-    from models import MODELS, build_model
-    from pictures.dataset import load, training_batches  # torch and what stands on it: slow to import
+def settings(given: dict[str, Any], tuner: dict[str, Any]) -> HpoConfig:
+    """Default < `given`, the command line < `tuner`."""
+    from models import MODELS  # torch and what stands on it: slow to import
+    from training.loop import OPTIMIZERS
+
+    return merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
+
+
+def run(config: HpoConfig, tuner: dict[str, Any]) -> None:
+    from models import build_model
+    from pictures.dataset import load, training_batches
     from training.hardware import pick_device
-    from training.loop import OPTIMIZERS, set_seed
+    from training.loop import set_seed
 
-    given = command_line(HpoConfig, argv, __doc__.splitlines()[0])
-    config = merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
+    path = trial.run_path(config, "hpo", f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)
@@ -35,7 +42,6 @@ def run(argv: list[str] | None, tuner: dict) -> None:
     set_seed(config.seed)
     model = build_model(config.model, len(pictures.classes), pictures.side).to(device)
 
-    path = trial.run_path(config, "hpo", f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     trial.train(model, loaders, pictures, config, path, "hpo", tuner,
                 {"family": "zoo", "name": config.model})
 

@@ -33,14 +33,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from config import command_line, merge, run_script
+from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
 from guard import preflight, web_server
-from journey.budgets import STAGES, PipelineConfig, cores_seconds, duration, fitted, overrides
+from journey.budgets import STAGES, PipelineConfig, cores_seconds, fitted, overrides
 from journey.data_set import assert_splits, changes, counted, loaded, to_try
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from pictures.known import DATASETS
+from training.progress import duration
 from training.stopping import Signals
 
 LOW_DISK = 200e6  # bytes
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str]) -> int:
     config = merge(PipelineConfig, command_line(PipelineConfig, argv, __doc__.splitlines()[0]))
     runs = Path(place(config.runs_dir))
+    print(f"{'# ' * config.dry_run}looking at the settings, and the pictures of {config.data}", flush=True)
     stages = plan(config, runs)
     if config.dry_run:
         return show(stages, config.resume)
@@ -127,7 +129,8 @@ def check(stages: list[AnyStage]) -> int:
     """What can be known before the start: results that do not belong here (ValueError), traps of NNI (exit code 2)."""
     waiting = [stage for stage in stages if stage.progress() != FINISHED and isinstance(stage, ExperimentStage)]
     for stage in waiting:
-        problems = [found for found in preflight.check(stage.config(), web_server.pick_port(None)) if found.problem]
+        findings = preflight.check(stage.before_start(), web_server.pick_port(None))
+        problems = [finding for finding in findings if finding.problem]
         if problems:
             print(f"{stage.name}:\n{preflight.render(problems)}", file=sys.stderr)
             return 2
@@ -137,7 +140,7 @@ def check(stages: list[AnyStage]) -> int:
 def again(argv: list[str]) -> str:
     """The command that goes on with this run."""
     options = [word for word in argv if word != "--resume"]
-    return shlex.join(["python", os.path.relpath(ROOT / "pipeline.py"), *options, "--resume"])
+    return to_copy("pipeline.py", *options, "--resume")
 
 
 # ---- doing it
@@ -205,8 +208,8 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
     if (page := runs / "report.html").exists():
         print(f"report:      {page}")
     if model:
-        pictures = "FOLDER" if data in DATASETS else shlex.quote(str(to_try(data)))
-        print(f"try:         python predict.py --model {shlex.quote(str(runs / 'model.pt'))} --images {pictures}")
+        pictures = "FOLDER" if data in DATASETS else str(to_try(data))
+        print(f"try:         {to_copy('predict.py', '--model', str(runs / 'model.pt'), '--images', pictures)}")
 
 
 def export(model: Path, runs: Path) -> None:

@@ -30,6 +30,7 @@ def run(argv: list[str] | None) -> None:
     if not folder.is_dir():
         raise ValueError(f"runs = {config.runs!r}: no such folder")
 
+    print(f"reading {folder}", flush=True)
     from reporting import markdown, web_page
     from reporting.blocks import Text
     from reporting.findings import find

@@ -24,7 +24,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
-from config import RetrainConfig, command_line, merge, run_script
+from config import RetrainConfig, merge
 from training import trial
 
 if TYPE_CHECKING:
@@ -39,15 +39,14 @@ STEM_MULTIPLIER = 3  # of the published networks
 
 
 def main(argv: list[str] | None = None) -> int:
-    tuner = trial.ask()
-    return run_script(lambda: run(argv, tuner))
+    return trial.main(RetrainConfig, __doc__.splitlines()[0], settings, run, argv,
+                      also=lambda config, tuner: target(config))
 
 
-def run(argv: list[str] | None, tuner: dict[str, Any]) -> None:
+def run(config: RetrainConfig, tuner: dict[str, Any]) -> None:
     from training.distributed import joined  # torch and what stands on it: slow to import
     from training.hardware import pick_device
 
-    config = settings(command_line(RetrainConfig, argv, __doc__.splitlines()[0]), tuner)
     with joined(pick_device(config.device)) as device:
         train(config, device, tuner)
 
@@ -60,6 +59,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     if size() > 1 and trial.under_nni():
         raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")
     name, genotype = target(config)
+    path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     pictures = load(**config.data_set)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
@@ -71,7 +71,6 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     set_seed(config.seed)
     model, network = build(config, genotype, len(pictures.classes), pictures.side)
 
-    path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
                 architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
                 test=final_batches(pictures, loaders.train.normalization, config.batch_size),

@@ -29,7 +29,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike, config: Any) -> None:
         self.path, self.config = Path(path), config
-        self._started, self.commit, self._records = time.time(), commit(), []
+        self._started, self.commit, self.records = time.time(), commit(), []  # a record an epoch
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in ("metrics.jsonl", "result.json"):  # of an earlier run of this name, or of this one before its stop
             (self.path / stale).unlink(missing_ok=True)
@@ -38,8 +38,8 @@ class RunFolder:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Keep one epoch's record; it has `epoch`, counted from 1. TensorBoard gets the numbers in it."""
-        self._records.append(record)
-        write_jsonl(self.path / "metrics.jsonl", self._records)
+        self.records.append(record)
+        write_jsonl(self.path / "metrics.jsonl", self.records)
         for key, value in record.items():
             if key != "epoch" and isinstance(value, int | float):
                 self._events.add_scalar(key, value, record["epoch"])

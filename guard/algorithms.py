@@ -131,7 +131,7 @@ def _custom(kind: str, spec: dict) -> str:
     if not module or not file.is_file():
         raise ValueError(f"{kind}.className {spec['className']!r}: must be module.Class, {file} must exist")
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_bytes())
     except SyntaxError as error:
         raise ValueError(f"{kind}.className: {file.name} line {error.lineno}: {error.msg}") from None
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}

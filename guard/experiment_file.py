@@ -75,7 +75,7 @@ def _place(text: str, error: yaml.YAMLError) -> str:
     position = mark.index if mark else getattr(error, "position", 0)
     line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return f"line {line}, column {column}: not valid YAML ({' '.join(reason.split())})"
+    return f"not valid YAML (line {line}, column {column}: {' '.join(reason.split())})"
 
 
 def _overridden(config: dict, key: str, text: str) -> dict:

@@ -33,7 +33,8 @@ def why_gone(folder: Path) -> str:
         return f"it was stopped from outside ({found[-1]}, e.g. by nnictl stop)"
     if found:
         return f"{found[-1]}; {manager_error(folder) or 'no error in its log'}"
-    return "it was killed from outside (its log ends without a word); go on with `experiment.py resume`"
+    return ("it was killed from outside (its log ends without a word); go on with: python experiment.py resume "
+            + folder.name)
 
 
 def tuner_says(folder: Path) -> str:

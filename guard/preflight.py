@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from guard import algorithms, machine_check, trial_check
+from guard import algorithms, machine_check, settings_check, trial_check
 from guard.experiment_file import machines
 
 DIES_OF_SWAPPED_TRIALS = ("tpe", "evolution")  # tuners, in NNI 3.0
@@ -34,7 +34,7 @@ class Finding:
 
 def check(config: dict, port: int) -> list[Finding]:
     """Every check of CHECKS on a config of `load_config`; starts nothing and writes nothing."""
-    return [_finding(name, function, config, port) for name, function in CHECKS]
+    return [finding for name, function in CHECKS for finding in _findings(name, function, config, port)]
 
 
 def render(findings: Iterable[Finding]) -> str:
@@ -60,15 +60,16 @@ def render(findings: Iterable[Finding]) -> str:
     return "\n".join([*lines, total])
 
 
-def _finding(name: str, function: Callable[[dict, int], str], config: dict, port: int) -> Finding:
+def _findings(name: str, function: Callable[[dict, int], str], config: dict, port: int) -> list[Finding]:
     try:
         with _quiet():
-            return Finding(name, None, function(config, port))
+            return [Finding(name, None, function(config, port))]
     except ValueError as error:
-        return Finding(name, " ".join(str(error).split()), "")
+        lines = error.lines if isinstance(error, settings_check.WrongSettings) else [str(error)]
+        return [Finding(name, " ".join(line.split()), "") for line in lines]
     except Exception as error:  # a value of a type that nobody expects: another line says which
         reason = " ".join(str(error).split())
-        return Finding(name, f"cannot be checked ({type(error).__name__}: {reason})", "")
+        return [Finding(name, f"cannot be checked ({type(error).__name__}: {reason})", "")]
 
 
 @contextlib.contextmanager
@@ -171,6 +172,7 @@ CHECKS: tuple[tuple[str, Callable[[dict, int], str]], ...] = (
     ("tuner", algorithms.check_tuner),
     ("assessor", algorithms.check_assessor),
     ("trial command", trial_check.check_command),
+    ("settings", settings_check.check_settings),
     ("lightning", trial_check.check_lightning),
     ("concurrency", _concurrency),
     ("GPUs", trial_check.check_gpus),

@@ -42,15 +42,19 @@ def _words(command: Any) -> list[str]:
     return words
 
 
-def _code(config: dict) -> Path:
+def code_of(config: dict) -> Path:
     return Path(config["trainingService"].get("trialCodeDirectory") or config["trialCodeDirectory"])
 
 
+def command_of(config: dict) -> Any:
+    return config["trainingService"].get("trialCommand") or config.get("trialCommand")
+
+
 def _command(config: dict) -> list[str]:
-    return _words(config["trainingService"].get("trialCommand") or config.get("trialCommand"))
+    return _words(command_of(config))
 
 
-def _script(config: dict) -> Path | None:
+def script_of(config: dict) -> Path | None:
     """The file that the trial's interpreter runs (also with -m); None when the command is no interpreter."""
     program, *rest = _command(config)
     if not re.fullmatch(r"(python|pypy|bash|sh)[\d.]*", Path(program).name):
@@ -60,12 +64,12 @@ def _script(config: dict) -> Path | None:
     if not rest or rest[0] == "-c":
         return None
     if rest[0] == "-m" and rest[1:]:
-        return _code(config) / f"{rest[1].replace('.', '/')}.py"
-    return _code(config) / rest[0]
+        return code_of(config) / f"{rest[1].replace('.', '/')}.py"
+    return code_of(config) / rest[0]
 
 
 def check_command(config: dict, port: int) -> str:
-    program, script, code = _command(config)[0], _script(config), _code(config)
+    program, script, code = _command(config)[0], script_of(config), code_of(config)
     if not code.is_dir():
         raise ValueError(f"trialCodeDirectory {code}: no such folder")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # that of experiment.py
@@ -80,11 +84,11 @@ def check_command(config: dict, port: int) -> str:
 def check_lightning(config: dict, port: int) -> str:
     script = None
     with contextlib.suppress(ValueError):  # a bad command has its own line
-        script = _script(config)
+        script = script_of(config)
     if script is None or script.suffix != ".py" or not script.is_file():
         return "not needed"
     try:
-        nodes = list(ast.walk(ast.parse(script.read_text(encoding="utf-8"))))
+        nodes = list(ast.walk(ast.parse(script.read_bytes())))
     except SyntaxError as error:
         raise ValueError(f"{script.name} line {error.lineno}: {error.msg}") from None
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -146,9 +146,3 @@ def cores_seconds(budget: str, stage: str, settings: dict[str, Any], images: int
     if stage == "retrain":
         return START + seen * each * int(full["channels"]) * int(full["layers"]) / (36 * 20)
     return EXPERIMENT + int(full["maxTrialNumber"]) * (START + seen * each)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

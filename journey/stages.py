@@ -28,7 +28,7 @@ ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
 OURS = ("data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit", "seed", "runs_dir",
-        "name", "resume", "hpo_best", "genotype", *PLACES[:2])
+        "name", "resume", "overwrite", "hpo_best", "genotype", *PLACES[:2])
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -162,6 +162,14 @@ class ExperimentStage(Stage):
         self.computes(shlex.split(config["trialCommand"])[2:])
         return config
 
+    def before_start(self) -> dict[str, Any]:
+        """The experiment as it can be checked before the start: what stage 1 will leave is not there yet."""
+        config, best = self.config(), str(self.plan.runs / "hpo/best.json")
+        if not Path(best).exists():
+            words = ["" if word == best else word for word in shlex.split(config["trialCommand"])]
+            config["trialCommand"] = shlex.join(words)
+        return config
+
     @property
     def home(self) -> Path:
         return (self.folder / "nni").resolve()
@@ -250,8 +258,9 @@ class RunStage(Stage):
 
     def command(self, go_on: bool = False) -> list[str]:
         script = "darts_search.py" if self.name == "darts" else "retrain.py"
-        go_on = go_on and self._begun()
-        return [sys.executable, script, *self.words(self.settings()), *(["--resume"] if go_on else [])]
+        half = ["--overwrite"] if go_on and (self.path / "result.json").exists() else []  # what has lost its checkpoint
+        how = ["--resume"] if go_on and self._begun() else half
+        return [sys.executable, script, *self.words(self.settings()), *how]
 
     def _begun(self) -> bool:
         """Whether there is a checkpoint, of several searches that of any."""

@@ -56,7 +56,8 @@ class Listing:
         """Another one as soon as a file is changed, added, removed or put into another class or split."""
         facts = [(*file, stat.st_size, stat.st_mtime_ns) for file in self.files
                  for stat in [os.stat(self.path(file))]]
-        return hashlib.sha256(repr((os.path.realpath(self.data), facts)).encode()).hexdigest()[:16]
+        text = repr((os.path.realpath(self.data), facts))  # names need not be valid Unicode
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def in_order(files: Iterable[File]) -> tuple[File, ...]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import classic_nas_trial
+from config import ClassicNasConfig, command_line
 from conftest import ROOT
 from models.mobilenet_space.space import BASELINE, build, count_macs, count_parameters, smallest
 from pictures import dataset
@@ -165,7 +166,7 @@ def test_the_recipe_of_stage_1(write, tmp_path, monkeypatch, capsys, argv, there
     if there:
         write(best(lr=0.02, optimizer="Adamax", model="resnet18"), "runs/hpo/best.json")
         write(best(lr=0.3, optimizer="SGD"), "other.json")
-    given = classic_nas_trial.command_line(classic_nas_trial.ClassicNasConfig, argv, "")
+    given = command_line(ClassicNasConfig, argv, "")
     config = classic_nas_trial.settings(given)
     assert (config.lr, config.optimizer) == expected and said in capsys.readouterr().out
 

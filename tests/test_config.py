@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from config import HpoConfig, command_line, identity, merge, run_script
+from config import HpoConfig, Mistakes, command_line, identity, merge, parse, run_script
 
 
 def settings(argv=(), tuner=None, **choices):
@@ -60,3 +60,19 @@ def test_identity_leaves_out_where_a_run_lives():
     there, here = settings(["--runs-dir", "x", "--resume"]), settings(["--name", "y"])
     assert identity(there) == identity(here)
     assert identity(settings(["--lr", "0.5"])) != identity(here)
+
+
+def test_all_mistakes_are_told_at_once():
+    argv = ["--lr", "fast", "--epoch", "3", "--batch-sise=8", "x", "--seed", "-1"]
+    given, lines = parse(HpoConfig, argv, "")
+    assert given == {"seed": -1} and lines == [
+        "unrecognized arguments: --epoch 3; did you mean --epochs?",
+        "unrecognized arguments: --batch-sise=8 x; did you mean --batch-size?", "lr = 'fast': must be a number"]
+    with pytest.raises(Mistakes) as error:
+        command_line(HpoConfig, argv, "")
+    assert error.value.lines == lines and str(error.value) == "; ".join(lines)
+    with pytest.raises(Mistakes) as error:
+        merge(HpoConfig, {"lr": -1, "epochs": 0, "modell": "vgg"}, {"model": "resnet19", "seed": "a"}, model=["vgg"])
+    assert error.value.lines == [
+        "modell: not a setting; did you mean model?", "lr = -1.0: must be above 0", "epochs = 0: must be at least 1",
+        "seed = 'a': must be a whole number", "model = 'resnet19': must be one of vgg"]

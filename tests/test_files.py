@@ -15,13 +15,14 @@ def test_json_with_or_without_a_byte_order_mark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ('{\n  "a": 1,\n}', "line 3, column 1: not valid JSON (a comma before })"),
-    ("[1, 2,]", "line 1, column 7: not valid JSON (a comma before ])"),
-    ('{\n  "a": 1  // why\n}', "line 2, column 11: not valid JSON (it has no comments)"),
-    ('# why\n{"a": 1}', "line 1, column 1: not valid JSON (it has no comments)"),
-    ("{'a': 1}", "line 1, column 2: not valid JSON (Expecting property name enclosed in double quotes, found "),
-    ('{"a": None}', "line 1, column 7: not valid JSON (Expecting value, found 'None}')"),
-    ('{"a": 1', "line 1, column 8: not valid JSON (it ends too early)"), ("", "not valid JSON (it is empty)"),
+    ('{\n  "a": 1,\n}', "not valid JSON (line 3, column 1: a comma before })"),
+    ("[1, 2,]", "not valid JSON (line 1, column 7: a comma before ])"),
+    ('{\n  "a": 1  // why\n}', "not valid JSON (line 2, column 11: it has no comments)"),
+    ('# why\n{"a": 1}', "not valid JSON (line 1, column 1: it has no comments)"),
+    ("{'a': 1}", "not valid JSON (line 1, column 2: Expecting property name enclosed in double quotes, found "),
+    ('{"a": None}', "not valid JSON (line 1, column 7: Expecting value, found 'None}')"),
+    ('{"a": 1', "not valid JSON (line 1, column 8: it ends too early)"),
+    ("", "not valid JSON (line 1, column 1: it is empty)"),
     ('{"a": 1, "b": {"c": 1, "c": 2}}', "not valid JSON (key 'c' stands twice)"),
     (b'{"a": "\xe9"}', "not valid JSON (byte 8 is not UTF-8)"), ("[" * 100_000, "not valid JSON (nested too deeply)")],
     ids=lambda value: ascii(value)[:30])

@@ -41,17 +41,18 @@ NOT_EXECUTED = {  # and why
 def less(command: str, site: dict) -> str:
     """The same command with less work: what is said last wins."""
     tiny = f"{TINY} --data-dir {site['data_dir']}"
+    anew = "" if "--resume" in command else " --overwrite"  # several of them go by one name on digits
     few = f"--set maxTrialNumber=1 --set 'trialCommand=python hpo_trial.py {tiny}'"
     if command.startswith("python hpo_trial.py"):
-        return f"{command} {tiny} --runs-dir {site['folder']}/runs"
+        return f"{command} {tiny} --runs-dir {site['folder']}/runs{anew}"
     if command.startswith("python classic_nas_trial.py") and "--write" not in command:
         command = command.replace("runs/classic_nas/best.json", str(site["arch"]))
-        return f"{command} {tiny} --runs-dir {site['folder']}/runs"
+        return f"{command} {tiny} --runs-dir {site['folder']}/runs{anew}"
     if command.startswith("python darts_search.py"):
-        return f"{command} {tiny} {SMALL} --runs-dir {site['folder']}/runs"
+        return f"{command} {tiny} {SMALL} --runs-dir {site['folder']}/runs{anew}"
     if command.startswith("python retrain.py"):
         genotype = re.sub(r"runs/\S+/genotype.json", "random:3", command)
-        return f"{genotype} {tiny.replace('--val-size 32', '')} {SMALL} --runs-dir {site['folder']}/runs"
+        return f"{genotype} {tiny.replace('--val-size 32', '')} {SMALL} --runs-dir {site['folder']}/runs{anew}"
     if command.startswith("python report.py"):
         return f"{command} --runs {site['folder']}/runs"
     if command.startswith("python predict.py"):

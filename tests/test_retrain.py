@@ -40,7 +40,7 @@ def unbroken(digits_dir, tmp_path_factory):
     """The folder of a run without a stop."""
     folder = tmp_path_factory.mktemp("unbroken")
     assert retrain.main([*NETWORK, *SMALL, "--data-dir", str(digits_dir), "--runs-dir", str(folder)]) == 0
-    return folder / "retrain" / "DARTS_V2-standard-seed0"
+    return folder / "retrain" / "digits-DARTS_V2-standard-seed0"
 
 
 def same_model(a, b):
@@ -147,7 +147,7 @@ def test_with_validation_the_metric_is_that_of_validation(main, tmp_path):
 
 def test_the_long_recipe_runs(main, tmp_path):
     code, _ = main("--recipe", "long")
-    folder = tmp_path / "retrain" / "DARTS_V2-long-seed0"
+    folder = tmp_path / "retrain" / "digits-DARTS_V2-long-seed0"
     config = json.loads((folder / "config.json").read_text())
     assert code == 0 and config["augment"] == "autoaugment" and config["ema"] == pytest.approx(0.925)
 
@@ -338,7 +338,7 @@ def test_two_processes_do_what_one_does_with_the_joint_batch(digits_dir, tmp_pat
 def test_torchrun_writes_one_run_and_can_be_resumed_by_one_process(digits_dir, tmp_path, main):
     argv = ["retrain.py", *NETWORK, *SMALL, "--data-dir", digits_dir, "--runs-dir", tmp_path]
     done = torchrun(*argv)
-    folder = tmp_path / "retrain" / "DARTS_V2-standard-seed0"
+    folder = tmp_path / "retrain" / "digits-DARTS_V2-standard-seed0"
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch   2") == 1 and done.stdout.count("done:") == 1
     first = result_of(folder)["test"]

@@ -30,6 +30,7 @@ from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_ra
 from training.hardware import prepare
 from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
 from training.stopping import DeferredSignals
+from training.trial import line
 
 
 class Searched(NamedTuple):
@@ -253,9 +254,15 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
     computes = {**identity(config), "data_checksum": pictures.checksum, "genotype": found.genotype.to_json()}
     checkpoint = path / "choice.pt"
     resume_from = load_checkpoint(checkpoint, computes, device) if checkpoint.exists() and config.resume else None
-    settings = dataclasses.replace(config, epochs=config.choice_epochs)
+    settings, records = dataclasses.replace(config, epochs=config.choice_epochs), []
+
+    def on_epoch(record: dict[str, float]) -> None:
+        records.append(record)
+        if distributed.rank() == 0:
+            print(f"complete training: {line(records, settings.epochs)}", flush=True)
+
     result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
-                 checkpoint_minutes=config.checkpoint_minutes)
+                 on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes)
     if distributed.rank() == 0:
         print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
     return result.metric

@@ -4,15 +4,21 @@ Every script also runs alone, whether NNI is installed or not; then nothing is a
 is runs/<stage>/<name>.
 """
 
+import hashlib
 import os
+import re
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from config import TrainingConfig, identity
+from config import TrainingConfig, command_line, identity, run_script
+from files import read_object
 from pictures import SIDE
+from training.progress import left
+from training.settings_check import SAMPLES, check
 
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     import torch
@@ -21,9 +27,33 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
     from training.loop import FitResult
 
 
+Config = TypeVar("Config", bound=TrainingConfig)
+LEAVES = ("checkpoint.pt", "choice.pt", "model.pt", "genotype.json")  # of a run, beside its records
+
+
+def main(cls: type[Config], description: str, settings: Callable[[dict, dict], Config],
+         run: Callable[[Config, dict], None], argv: list[str] | None,
+         also: Callable[[Config, dict], Any] = lambda config, tuner: None) -> int:
+    """A trial script: ask NNI, make `settings` of the command line and the tuner's parameters, `run`; the exit code.
+
+    `also` looks at what of the settings `run` would find wrong later, for a check before the start.
+    """
+    tuner = ask()
+
+    def work() -> None:
+        if SAMPLES in os.environ:
+            return check(cls, settings, also, argv, Path(os.environ[SAMPLES]))
+        given = command_line(cls, argv, description)
+        if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun
+            print(f"loading PyTorch, then {given.get('data', cls.data)}", flush=True)
+        run(settings(given, tuner), tuner)
+
+    return run_script(work)
+
+
 def under_nni() -> bool:
-    """Whether this process is a trial; known without importing nni, which need not be there."""
-    return "NNI_PLATFORM" in os.environ
+    """Whether this process is a trial, or checks what one would do; known without importing nni."""
+    return "NNI_PLATFORM" in os.environ or SAMPLES in os.environ
 
 
 def ask() -> dict[str, Any]:
@@ -32,18 +62,63 @@ def ask() -> dict[str, Any]:
     NNI hands parameters out in the order of asking: a trial that dies before it asked, or asks twice, shifts the
     parameters of all trials after it.
     """
-    if not under_nni():
+    if "NNI_PLATFORM" not in os.environ:
         return {}
     import nni
 
     return nni.get_next_parameter()
 
 
+# ---- the run's folder
+
+
 def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
-    """NNI's folder of this trial, else runs/<stage>/<name>."""
+    """NNI's folder of this trial, else runs/<stage>/<name>; ValueError if that would cost what an earlier run has left.
+
+    `name`, made of the settings, gets that of the data set before it, unless this is the usual one.
+    """
     if under_nni():
         return Path(os.environ["NNI_OUTPUT_DIR"])
-    return Path(config.runs_dir) / stage / (config.name or name)
+    if config.resume and config.overwrite:
+        raise ValueError("give either --resume, to go on, or --overwrite, to begin anew")
+    stage_folder = Path(config.runs_dir) / stage
+    path = stage_folder / (config.name or with_data(name, config.data, stage_folder))
+    if not (config.resume or config.overwrite):
+        assert_free(path)
+    return path
+
+
+def assert_free(path: Path) -> None:
+    kept = [file for pattern in ("result.json", "checkpoint.pt", "seed*/checkpoint.pt") for file in path.glob(pattern)]
+    if kept:
+        what = "a finished run" if kept[0].name == "result.json" else "a run that was stopped"
+        raise ValueError(f"{path}: holds {what}; --resume goes on with it, --overwrite begins anew, --name NAME gives "
+                         "another folder")
+
+
+def with_data(name: str, data: str, folder: Path) -> str:
+    """`name` behind the data set's; of two folders of pictures with one name the later one gets a hash behind it."""
+    from pictures.known import DATASETS
+
+    if data == TrainingConfig.data:
+        return name
+    label = data if data in DATASETS else re.sub(r"[^\w.-]+", "-", Path(data).resolve().name).strip(".-") or "pictures"
+    found = name if name.startswith(f"{label}-") else f"{label}-{name}"  # after the search that found the cells
+    other = (read_object(folder / found / "config.json") or {}).get("data", data)
+    if other == data or (other not in DATASETS and data not in DATASETS and (
+            not Path(other).exists() or Path(other).resolve() == Path(data).resolve())):
+        return found
+    return f"{label}.{hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]}{found.removeprefix(label)}"
+
+
+def begin_anew(path: Path) -> None:
+    """Remove what an earlier run has left in its folder."""
+    for file in LEAVES:
+        (path / file).unlink(missing_ok=True)
+    shutil.rmtree(path / "tensorboard", ignore_errors=True)
+
+
+# ---- reports to NNI
 
 
 def report_epoch(metric: float) -> None:
@@ -86,6 +161,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     computes = {**identity(config), **architecture, "data_checksum": pictures.checksum}
     resume = config.resume or (under_nni() and checkpoint.exists())
     resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
+    if config.overwrite and not under_nni() and rank() == 0:
+        begin_anew(path)
     folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
     for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
         torn.unlink()
@@ -94,7 +171,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         if folder:
             folder.epoch(record)
             report_epoch(record.get("val_accuracy", record["train_accuracy"]))
-            print(_line(record), flush=True)
+            print(line(folder.records, config.epochs), flush=True)
 
     execution = of_training(config, model, size())
     if folder:
@@ -131,11 +208,12 @@ def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], t
     print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
 
 
-def _line(record: Mapping[str, float]) -> str:
-    """An epoch's figures for people."""
+def line(records: Sequence[Mapping[str, float]], epochs: int) -> str:
+    """The figures of the last of `records`, one an epoch, for people, and the time that is left."""
+    record = records[-1]
     validation = "validation {val_accuracy:.2%}  " if "val_accuracy" in record else ""
-    return ("epoch {epoch:3d}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  " + validation
-            + "{images_per_second:.0f} images/s").format(**record)
+    return ("epoch {epoch:3d}/{epochs}  lr {lr:.5f}  loss {train_loss:.3f}  train {train_accuracy:.2%}  " + validation
+            + "{images_per_second:.0f} images/s  {left}").format(**record, epochs=epochs, left=left(records, epochs))
 
 
 def _outcome(model: "torch.nn.Module", result: "FitResult", loaders: "Loaders", pictures: "Pictures") -> dict[str, Any]:

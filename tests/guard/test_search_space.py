@@ -58,10 +58,10 @@ def test_a_file_is_read_as_nni_reads_it(tmp_path: Path, text: str, name: str) ->
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ('{"lr": {"_type": "choice", // why\n "_value": [1]}}', "line 1, column 28: not valid JSON (it has no comments)"),
-    ('{"lr": {"_type": "choice", "_value": [1]}', "line 1, column 42: not valid JSON (it ends too early)"),
+    ('{"lr": {"_type": "choice", // why\n "_value": [1]}}', "not valid JSON (line 1, column 28: it has no comments)"),
+    ('{"lr": {"_type": "choice", "_value": [1]}', "not valid JSON (line 1, column 42: it ends too early)"),
     ('{"lr": {"_type": "choice", "_value": [1]}, "lr": {}}', "key 'lr' stands twice"),
-    ('{"lr": {_type: choice, "_value": [1]}, }}', "line 1, column 9: not valid JSON")], ids=lambda text: text[:30])
+    ('{"lr": {_type: choice, "_value": [1]}, }}', "not valid JSON (line 1, column 9")], ids=lambda text: text[:30])
 def test_what_neither_reads_says_where(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "space.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as error:
