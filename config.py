@@ -93,6 +93,7 @@ class TrainingConfig(DataConfig):
     warmup: float = setting(0.1, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
     label_smoothing: float = setting(0.1, "share of each target spread over all classes", minimum=0, below=1)
     clip: float = setting(0.0, "largest norm of the gradient; 0: no clipping", minimum=0)
+    balance: bool = setting(False, "for unequal classes: each counts alike in the loss, however few its pictures")
     ema: float = setting(0.0, "decay a step of averaged weights, which are then evaluated; 0: off", minimum=0, below=1)
 
     device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
@@ -172,6 +173,7 @@ class DartsSearchConfig(TrainingConfig):
     precision: str = setting("auto", "of the trainings of the choice, as of others; the search is in fp32",
                              choices=("auto", "fp32", "bf16"))
     ema: float = setting(0.0, "not in a search", minimum=0, maximum=0)
+    balance: bool = setting(False, "in the trainings of the choice each class counts alike; not in the search itself")
     compile: bool = setting(False, "torch.compile the networks of the choice, not the supernet")
     seeds: int = setting(1, "searches, from `seed` on; the best is chosen by a complete training of each", minimum=1)
     choice_epochs: int = setting(50, "of that training; 0, with one seed: none", minimum=0)
@@ -252,9 +254,14 @@ NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop
                           "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
 
 
+# Settings that checkpoints of earlier versions do not have, and what those computed.
+ADDED = {"balance": False}
+
+
 def identity(config: TrainingConfig) -> dict[str, Any]:
-    """The settings that a checkpoint must share with the run that resumes it."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_COMPUTED}
+    """The settings that a checkpoint must share with the run that resumes it; of ADDED those with another value."""
+    return {key: value for key, value in dataclasses.asdict(config).items()
+            if key not in NOT_COMPUTED and not (key in ADDED and value == ADDED[key])}
 
 
 def merge(cls: type[Config], given: dict[str, Any], tuner: dict[str, Any] | None = None,

@@ -240,7 +240,8 @@ def results_of(arguments: argparse.Namespace) -> int:
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
     experiment = registry.find(arguments.experiment)
-    was_running = bool(processes.all_of(experiment))
+    if was_running := bool(processes.all_of(experiment)):
+        print(f"stopping {experiment.id}", flush=True)
     _tell(processes.stop(experiment))
     if left := processes.all_of(experiment):
         raise watchdog.ExperimentFailed(f"{experiment.id}: still there: " + ", ".join(str(p.pid) for p in left))

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from config import TrainingConfig, command_line, identity, merge
+from config import ADDED, TrainingConfig, command_line, identity, merge
 from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
@@ -54,6 +54,7 @@ class Plan:
 
 def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """ValueError names the first setting in which results differ from what is wanted."""
+    made, wanted = {**ADDED, **made}, {**ADDED, **wanted}
     for key in wanted:
         if made.get(key) != wanted[key]:
             raise ValueError(f"{where}: made with {key} = {made.get(key)!r}, wanted is {wanted[key]!r}; give the "

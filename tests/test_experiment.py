@@ -286,7 +286,7 @@ def test_used_up_space_is_an_end_and_the_ui_can_stay(site: Site) -> None:
     assert (code, "2 trials: 2 SUCCEEDED" in output) == (0, True), output
     assert reach("127.0.0.1", found.port) == 200
     assert json.loads((site.folder / "runs" / "grid-search" / "best.json").read_text())["parameters"] == {"x": 2}
-    assert site.run("stop", found.id) == (0, f"{found.id} stopped\n")
+    assert site.run("stop", found.id) == (0, f"stopping {found.id}\n{found.id} stopped\n")
     assert site.run("stop", found.id) == (0, f"{found.id} was not running\n")
     assert reach("127.0.0.1", found.port) == 0
 

@@ -212,7 +212,12 @@ def test_a_run_is_finished_by_its_results_and_only_by_those_wanted(tmp_path: Pat
     assert stage.progress() == BEGUN, "without its genotype"
     stage.genotype.touch()
     assert stage.progress() == FINISHED
-    for other, words in ((RunStage("darts", plan(tmp_path), {"epochs": 3}), "made with epochs = 2, wanted is 3"),
+    made = {key: value for key, value in config.items() if key != "balance"}  # by an earlier version
+    write_json(stage.path / "result.json", {"config": made, "data": {"checksum": "abc"}, "value": 0.5})
+    assert stage.progress() == FINISHED
+    balanced = RunStage("darts", plan(tmp_path), {"epochs": 2, "balance": "yes"})
+    for other, words in ((balanced, "balance = False, wanted is True"),
+                         (RunStage("darts", plan(tmp_path), {"epochs": 3}), "made with epochs = 2, wanted is 3"),
                          (RunStage("darts", plan(tmp_path, seed=1), {"epochs": 2}), "seed = 0, wanted is 1"),
                          (RunStage("darts", plan(tmp_path, checksum="f" * 64), {"epochs": 2}), "other pictures")):
         with pytest.raises(ValueError, match=words):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from training import batch_norm
 from training.average import Average
+from training.balance import balanced_accuracy, class_weights, cross_entropy, recalls
 from training.checkpoints import save_checkpoint
 from training.compiling import compiled
 from training.distributed import first, parallel, rank, size, summed
@@ -84,20 +85,21 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, *, lr: float | None = None,
-               dtype: torch.dtype, label_smoothing: float, clip: float,
-               auxiliary: float = 0.0) -> tuple[Tensor, Tensor]:
+               dtype: torch.dtype, label_smoothing: float, clip: float, auxiliary: float = 0.0,
+               weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One update; returns loss and number of correct predictions as tensors, so that nobody waits for the device.
 
     A network with an auxiliary head gives a pair of logits, of which the second count for `auxiliary` in the loss.
+    weights: of the classes in it, if they shall not count as often as they come.
     """
     if lr is not None:
         set_rate(optimizer, lr)
     with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(x)
     logits, *others = logits if isinstance(logits, tuple) else (logits,)
-    loss = F.cross_entropy(logits.float(), y, label_smoothing=label_smoothing)
+    loss = cross_entropy(logits.float(), y, label_smoothing, weights)
     for other in others:
-        loss = loss + auxiliary * F.cross_entropy(other.float(), y, label_smoothing=label_smoothing)
+        loss = loss + auxiliary * cross_entropy(other.float(), y, label_smoothing, weights)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip:
@@ -166,8 +168,9 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
-    graph, seed. `val` may be None. `auxiliary` is the weight of an auxiliary head's loss; `drop_path` the probability
-    that is approached linearly from 0, epoch by epoch (arXiv:1707.07012).
+    graph, seed and, if each class shall count alike, balance. `val` may be None. `auxiliary` is the weight of an
+    auxiliary head's loss; `drop_path` the probability that is approached linearly from 0, epoch by epoch
+    (arXiv:1707.07012).
     `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
     an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
     checkpoint, gives the weights of a run without a stop (training/checkpoints.py); `on_epoch` sees the records of its
@@ -189,11 +192,14 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     ready_to_step(optimizer, device, execution.captured)
     stepped = parallel(compiled(model) if execution.compiled else model)
 
+    balance = getattr(settings, "balance", False)
+    weights = class_weights(train.labels[train.index], classes_of(train)) if balance else None
+
     def step(*drawn: Any) -> Tensor:
         """Loss and correct predictions, (2,)."""
         x, y = train.ready(*drawn) if hasattr(train, "ready") else drawn
         return torch.stack(train_step(stepped, optimizer, x, y, dtype=dtype, label_smoothing=settings.label_smoothing,
-                                      clip=settings.clip, auxiliary=auxiliary))
+                                      clip=settings.clip, auxiliary=auxiliary, weights=weights))
 
     captured = Captured(step, CudaGraph if execution.captured else None)
 
@@ -204,7 +210,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
                                             rising=execution.compiled or execution.captured)
             record, last = _train_epoch(run, captured, train, epoch, settings, stop), epoch + 1 == settings.epochs
             if record and (val is not None or last):
-                record |= _judge(average.module if average else model, train, val, epoch, dtype)
+                record |= _judge(average.module if average else model, train, val, epoch, dtype, last)
             if not record or not math.isfinite(record.get("val_loss", 0.0)):
                 result.diverged = True
                 return result
@@ -214,12 +220,27 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     return result
 
 
-def _judge(model: nn.Module, train: Any, val: Any, epoch: int, dtype: torch.dtype) -> dict[str, float]:
+def _judge(model: nn.Module, train: Any, val: Any, epoch: int, dtype: torch.dtype, last: bool) -> dict[str, Any]:
     """Settle the batch norms of `model`, as long as that is needed, and validate it, if there are images for that."""
     settling = hasattr(train, "plain") and (epoch + 1) * len(train) < batch_norm.SETTLED
     images = batch_norm.reestimate(model, train.plain(batch_norm.IMAGES), dtype) if settling else 0
-    scores = {} if val is None else evaluate(model, val.epoch(epoch), dtype)
+    scores = {} if val is None else _validate(model, val, epoch, dtype, last)
     return {f"val_{key}": value for key, value in scores.items()} | {"batch_norm_images": images}
+
+
+def _validate(model: nn.Module, val: Any, epoch: int, dtype: torch.dtype, last: bool) -> dict[str, Any]:
+    """Scores of `evaluate` and balanced accuracy; after the last epoch that of each class too."""
+    if not hasattr(val, "labels"):
+        return evaluate(model, val.epoch(epoch), dtype)
+    confusion = torch.zeros(2 * (classes_of(val),), dtype=torch.int64, device=val.labels.device)
+    scores = evaluate(model, val.epoch(epoch), dtype, confusion)
+    found = recalls(confusion)
+    return {**scores, "balanced_accuracy": balanced_accuracy(found), **({"class_accuracy": found} if last else {})}
+
+
+def classes_of(batches: Any) -> int:
+    """How many the data set has."""
+    return int(batches.labels.max()) + 1
 
 
 @dataclass

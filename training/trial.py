@@ -220,10 +220,18 @@ def _outcome(model: "torch.nn.Module", result: "FitResult", loaders: "Loaders", 
     """What a training came to, for result.json. An auxiliary head is not counted: it is no part of what is exported."""
     return {
         "metric": f"{'validation' if loaders.val else 'training'} accuracy after the last epoch",
-        "value": result.metric, "diverged": result.diverged, "last": result.last, "best": result.best,
+        "value": result.metric, "diverged": result.diverged, "last": named(result.last, pictures.classes),
+        "best": named(result.best, pictures.classes),
         "parameters": sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary.")),
         "data": {"name": pictures.name, "checksum": pictures.checksum, "classes": len(pictures.classes),
                  "train_images": len(loaders.train.index), "val_images": val_images(loaders), **pictures.counts}}
+
+
+def named(record: Mapping[str, Any] | None, classes: Sequence[str]) -> Mapping[str, Any] | None:
+    """An epoch's record, with the accuracies of the classes by their names."""
+    if record is None or "val_class_accuracy" not in record:
+        return record
+    return {**record, "val_class_accuracy": dict(zip(classes, record["val_class_accuracy"], strict=True))}
 
 
 def val_images(loaders: "Loaders") -> int:
@@ -234,12 +242,13 @@ def _test(model: "torch.nn.Module", test: "Batches", classes: Sequence[str], pre
     """The only look at the test images: accuracy, that of each class, and how often which was taken for which."""
     import torch
 
+    from training.balance import balanced_accuracy, recalls
     from training.hardware import pick_dtype
     from training.loop import evaluate
 
     device = next(model.parameters()).device
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64, device=device)  # (true, predicted)
     scores = evaluate(model, test.epoch(0), pick_dtype(precision, device, model), confusion)
-    recall = confusion.diagonal().double() / confusion.sum(1)
-    return {**scores, "images": len(test.index), "class_accuracy": dict(zip(classes, recall.tolist(), strict=True)),
-            "confusion": confusion.tolist()}
+    found = recalls(confusion)
+    return {**scores, "balanced_accuracy": balanced_accuracy(found), "images": len(test.index),
+            "class_accuracy": dict(zip(classes, found, strict=True)), "confusion": confusion.tolist()}
