@@ -48,9 +48,8 @@ def run(argv: list[str] | None) -> int:
     if not config.images and config.export == "none":
         raise ValueError("images is missing: give a picture or a folder of pictures, --images PATH")
     check_out(config)
-    machine_read = config.export == "none" and not config.out
-    if not machine_read or sys.stderr.isatty():
-        print("loading PyTorch and the network", file=sys.stderr if machine_read else sys.stdout, flush=True)
+    if sys.stderr.isatty():  # programs read both streams
+        print("loading PyTorch and the network", file=sys.stderr, flush=True)
     count = count_pictures(config.images)
     if config.export != "none":
         return export_model(config)

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from config import ADDED, TrainingConfig, command_line, identity, merge
 from files import read_json, read_object
 from guard import experiment_file, processes, results
@@ -108,14 +106,6 @@ class Stage:
 # ---- hpo and classic_nas
 
 
-def _as_yaml(text: str) -> str:
-    """A text as a value of an experiment's file, in which `#`, quotes and line ends mean something."""
-    with contextlib.suppress(yaml.YAMLError):
-        if yaml.safe_load(text) == text:
-            return text
-    return json.dumps(text)
-
-
 class ExperimentStage(Stage):
     """An NNI experiment: its results in the stage's folder, NNI's own files in nni/ there."""
 
@@ -142,8 +132,7 @@ class ExperimentStage(Stage):
         tuner = {"tuner": json.dumps(tpe, ensure_ascii=False)} if self.name == "hpo" else {"tuner.classArgs.seed": seed}
         keys = {key: value for key, value in self.given.items() if not is_training(self.name, key)}
         trial = shlex.join(["python", f"{self.name}_trial.py", *self.words(self.settings())])
-        given = {"trialCommand": _as_yaml(trial), "experimentWorkingDirectory": _as_yaml(str(self.home)), **tuner,
-                 **keys}
+        given = {"trialCommand": trial, "experimentWorkingDirectory": self.home, **tuner, **keys}  # text as it is
         return {key: str(value) for key, value in given.items()}
 
     def settings(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ TINY = [f"{stage}.{pair}" for stage in ("hpo", "classic_nas") for pair in SIZES.
 def dry_run(capsys: pytest.CaptureFixture, *arguments: str) -> dict[str, list[str]]:
     """stage -> the words of its command"""
     assert pipeline.main(["--dry-run", *arguments]) == 0
-    parts = capsys.readouterr().out.split("\n# ")[1:]
+    parts = capsys.readouterr().out.split("\n\n# ")[1:]
     return {part.splitlines()[0]: shlex.split(part.partition("\n")[2]) for part in parts}
 
 

@@ -138,7 +138,6 @@ FIRST = {  # within a second: what it is doing, before torch is there
     "hpo_trial.py --data digits --epochs 1": "loading PyTorch, then digits",
     "classic_nas_trial.py --baseline": "loading PyTorch, then cifar10", "darts_search.py": "loading PyTorch",
     "retrain.py --model vgg": "loading PyTorch", "report.py --runs {folder}": "reading",
-    "predict.py --model m.pt --images {folder} --out {folder}/o": "loading",
     "experiment.py check {folder}/x.yml": "checking",
     "experiment.py run {folder}/x.yml": "checking", "pipeline.py --data digits --dry-run": "# looking at"}
 
