@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pictures.preprocess import FITS
 from pictures.summary import of_counts
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
@@ -35,8 +36,10 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     parts = [f"{data[f'{part}_images']:,} {words}" for part, words in
              (("train", "pictures to train on"), ("val", "to validate by")) if data.get(f"{part}_images")]
     parts += [f"{tested.images:,} to test with, which no choice has seen"] if tested else []
+    size = f"; each brought to {data['side']}x{data['side']} pixels" if data.get("side") else ""
+    size += f", {FITS[data['fit']]}" if size and data.get("fit") in FITS else ""
     told, kind = "; ".join(of_counts(data)), "warning" if any(data.get(key) for key in LOOK) else "note"
-    return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}."),
+    return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}{size}."),
             *([Text(f"Of the files: {told}.", kind)] if told else [])]
 
 

@@ -221,17 +221,20 @@ def folder(tmp_path_factory):
 
 
 def with_model(runs, folder, data_dir, **config):
-    pictures = load(str(folder), data_dir)
+    pictures = load(str(folder), data_dir, image_size="32", fit=config.get("fit", "stretch"))
     told = result("retrain", data=str(folder), checksum=pictures.checksum,
                   test={"accuracy": 0.2, "loss": 1.0, "images": 15})
+    told["data"] |= pictures.counts
     told["config"] |= {"data": str(folder), "data_dir": str(data_dir), "crop_padding": 4, "flip": "auto", "cutout": 8,
-                       **config}
+                       "image_size": "32", "fit": "stretch", **config}
     write(write_run(runs, "retrain/x", told) / "model.pt")
     return pictures
 
 
-def test_mistakes_are_the_users_own_files(tmp_path, folder):
-    with_model(tmp_path / "runs", folder, tmp_path)
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_mistakes_are_the_users_own_files(tmp_path, folder, fit):
+    """In their own shape, or as far as the network saw them."""
+    with_model(tmp_path / "runs", folder, tmp_path, fit=fit)
     page, text = build(tmp_path / "runs")
     [group] = find(tmp_path / "runs").groups.values()
     found = tested.read(group.runs[0], True, "cpu")[0]
@@ -241,9 +244,12 @@ def test_mistakes_are_the_users_own_files(tmp_path, folder):
         assert CLASSES[mistake.true] in name  # the order of files is that of the cache
         assert f"`{name.replace('$', chr(92) + '$').replace('<', '&lt;')}`: {CLASSES[mistake.true]} taken for" in text
         picture = Image.open(tmp_path / f"runs/report_pictures/retrain-x-mistake-{mistake.index}.jpg")
-        assert picture.size == (2 * photographs.LARGEST + 4, photographs.LARGEST // 2)  # twice, in its own shape
-        own = np.asarray(Image.open(mistake.file).resize((240, 120)), float)
-        assert np.abs(np.asarray(picture.crop((0, 0, 240, 120)), float) - own).mean() < 25
+        height = photographs.LARGEST // (2 if fit == "stretch" else 1)
+        assert picture.size == (2 * photographs.LARGEST + 4, height)  # and once more with its heat map
+        seen = Image.open(mistake.file).crop((0, 0, 80, 40) if fit == "stretch" else (20, 0, 60, 40))
+        own = np.asarray(seen.resize((240, height)), float)
+        assert np.abs(np.asarray(picture.crop((0, 0, 240, height)), float) - own).mean() < 25
+    assert "each brought to 32x32 pixels" in text and ("of its largest square" in text) == (fit == "crop")
     assert "$5$ 花 &lt;" in page and str(folder.parent) not in page + text
 
 

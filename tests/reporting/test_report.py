@@ -379,7 +379,7 @@ def test_confusion_and_mistakes_are_those_of_a_plain_loop(tmp_path, pictures):
 
 
 def test_predictions_are_computed_once_a_model(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir: pictures)
+    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir, **how: pictures)
     path = write_run(tmp_path, "retrain/x", result("retrain", test={"accuracy": 0.5, "loss": 1.0}))
     write(path / "model.pt")
     [group] = find(tmp_path).groups.values()
@@ -397,7 +397,7 @@ def test_predictions_are_computed_once_a_model(tmp_path, pictures, monkeypatch):
 
 
 def test_another_data_set_is_not_taken_for_that_of_the_run(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir: pictures)
+    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir, **how: pictures)
     told = result("retrain", checksum="b" * 64, test={"accuracy": 0.5, "loss": 1.0, "confusion": [[1, 0], [0, 1]]})
     write(write_run(tmp_path, "retrain/x", told) / "model.pt")
     _, text = build(tmp_path)
