@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def test_folder_is_packed_with_labels_by_class_name(folder, tmp_path):
     (folder / "train/cat/.hidden").write_text("a file manager's own")
-    pictures = dataset.load(str(folder), tmp_path / "cache", fit="stretch")
+    pictures = dataset.load(str(folder), tmp_path / "cache")
     assert pictures.classes == ("cat", "dog")
     assert pictures.train_images.shape == (12, 32, 32, 4) and pictures.test_images.shape == (4, 32, 32, 4)
     assert pictures.train_labels.tolist() == [0] * 6 + [1] * 6
