@@ -30,8 +30,10 @@ def in_table(data: str) -> Listing:
             lines[file.path] = line
             files.append(file)
     if bad:
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise ValueError(f"data = {shown(data)}: {len(bad)} bad rows of {len(rows)}: {'; '.join(bad[:SHOWN])}{more}")
+        named = SHOWN if files else 3  # what is no table at all need not be told line by line
+        more = f"; and {len(bad) - named} more" if len(bad) > named else ""
+        more += "" if files else f"; wanted: path, label and, if you like, split; paths relative to {shown(root)}"
+        raise ValueError(f"data = {shown(data)}: {len(bad)} bad rows of {len(rows)}: {'; '.join(bad[:named])}{more}")
     found = {file.split for file in files} - {""}
     if found and "train" not in found:
         raise ValueError(f"data = {shown(data)}: no row is of train, all are of {' and '.join(sorted(found))}")

@@ -97,7 +97,9 @@ def test_rows_that_change_make_another_data_set(images):
     (b"", "no table of path and label"), (b"\x89PNG\r\n\x1a\n\0\0", "no table of path and label in UTF-8; wanted: a "
                                           "folder with a folder for each class"),
     ("path,label\na.png,b\n".encode("utf-16"), "in UTF-8"), (b"one\ncolumn\n", "no table of path and label"),
-    (b"path,label\n", "0 classes with pictures"), (b"a.png,cat,test\n", "bad rows"), (b'a,"b\n\n', "0 classes")])
+    (b"path,label\n", "0 classes with pictures"), (b"a.png,cat,test\n", "1 bad rows of 1: line 1: no "),
+    (b"Dear reader,\nthis is, as you see,\nno table\n\nat all, is it\nno\n", "wanted: path, label and, if you like"),
+    (b"x.png,cat\n" * 9, "line 3: no file 'x.png'; and 6 more; wanted: "), (b'a,"b\n\n', "0 classes")])
 def test_what_is_no_table_is_told(tmp_path, content, words):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ValueError) as error:
