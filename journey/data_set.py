@@ -48,9 +48,10 @@ def counted(config: DataConfig) -> DataSet:
                        SIDE if config.image_size == "auto" else int(config.image_size))
     found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken, remember=False)
     train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))
-    line = summary(found.classes, train, len(found.of("test")), len(val), found.counts(), found.notes)
-    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line,
-                   side_of(found, config.image_size))
+    side = side_of(found, config.image_size)
+    counts = {"side": side, "fit": config.fit} | found.counts()
+    line = summary(found.classes, train, len(found.of("test")), len(val), counts, found.notes)
+    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line, side)
 
 
 def assert_splits(data: DataSet, trainings: Iterable[TrainingConfig]) -> None:
