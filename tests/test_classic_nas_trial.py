@@ -119,7 +119,7 @@ def test_the_test_set_is_evaluated_once_by_the_trained_network(trial, write, tmp
         "confusion": confusion, "class_accuracy": pytest.approx(dict(zip("0123456789", recall, strict=True))),
         "accuracy": pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1 / len(labels)),
         "loss": pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-3),
-        "images": len(labels)}
+        "balanced_accuracy": pytest.approx(sum(recall) / len(recall)), "images": len(labels)}
     assert result["value"] == result["last"]["val_accuracy"] and "test accuracy" in capsys.readouterr().out
 
 
