@@ -4,7 +4,7 @@ demo    minutes on two CPU cores, for digits; of other pictures it gives a first
 small   an evening on a CPU, or a short run on a GPU
 full    the sizes of the published experiments, for a GPU
 
-A setting that a stage's dataclass in config.py has is one of its trainings; any other is a key of the NNI experiment's
+A setting that a stage's dataclass in config/ has is one of its trainings; any other is a key of the NNI experiment's
 file. `--set STAGE.KEY=VALUE` changes one of either kind.
 """
 

@@ -4,49 +4,16 @@
 
 A setting states its default, its meaning with unit, and what is allowed, once. Whoever gives a value (default <
 command line < tuner), an unknown name, a wrong type or a value out of range raises Mistakes with a line for each that
-names the setting, the value and what is allowed.
+names the setting, the value and what is allowed. How that is done: settings.py; command lines: parsing.py.
 """
 
-import argparse
 import dataclasses
-import difflib
-import io
-import math
-import os
-import shlex
-import sys
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-Config = TypeVar("Config")
+from config.parsing import command_line, parse, run_script, to_copy
+from config.settings import Mistakes, check, merge, setting
 
-
-def setting(default: Any, help: str, **allowed: Any) -> Any:
-    """A dataclass field. `allowed`: above, minimum, below, maximum (numbers) or choices (a collection)."""
-    return dataclasses.field(default=default, metadata={"help": help, "allowed": allowed})
-
-
-class Mistakes(ValueError):
-    """A user's mistakes, all of a kind at once, a line each."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = list(lines)
-        super().__init__("; ".join(self.lines))
-
-
-def check(config: Any) -> None:
-    """Types and ranges of all settings of a dataclass, for its __post_init__."""
-    mistakes = []
-    for field in dataclasses.fields(config):
-        try:
-            value = _typed(field.name, getattr(config, field.name), field.type)
-            _check_range(field.name, value, **field.metadata["allowed"])
-            object.__setattr__(config, field.name, value)  # an int given for a float is kept as a float
-        except ValueError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise Mistakes(mistakes)
+__all__ = ["Mistakes", "check", "command_line", "merge", "parse", "run_script", "setting", "to_copy"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,148 +229,3 @@ def identity(config: TrainingConfig) -> dict[str, Any]:
     """The settings that a checkpoint must share with the run that resumes it; of ADDED those with another value."""
     return {key: value for key, value in dataclasses.asdict(config).items()
             if key not in NOT_COMPUTED and not (key in ADDED and value == ADDED[key])}
-
-
-def merge(cls: type[Config], given: dict[str, Any], tuner: dict[str, Any] | None = None,
-          **choices: Collection[str]) -> Config:
-    """Settings of class `cls`: default < `given` (the command line) < `tuner`.
-
-    `choices` names the allowed values that only a registry knows: merge(..., model=MODELS).
-    """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    values = {**given, **(tuner or {})}
-    mistakes = [f"{key}: not a setting; {_nearest(key, fields)}" for key in values if key not in fields]
-    values = {key: value for key, value in values.items() if key in fields}
-    try:
-        config = cls(**values)
-    except Mistakes as error:
-        mistakes += error.lines
-    for key, allowed in choices.items():
-        value = values.get(key, fields[key].default)
-        if isinstance(value, str) and value not in allowed:
-            mistakes.append(_not_one_of(key, value, allowed))
-    if mistakes:
-        raise Mistakes(mistakes)
-    return config
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
-
-
-def command_line(cls: type, argv: list[str] | None, description: str) -> dict[str, Any]:
-    """Parse `argv` into the settings that it names; `--help` lists them all."""
-    given, mistakes = parse(cls, argv, description)
-    if mistakes:
-        raise Mistakes(mistakes)
-    return given
-
-
-def parse(cls: type, argv: list[str] | None, description: str) -> tuple[dict[str, Any], list[str]]:
-    """The settings that `argv` names, and a line for each mistake in it."""
-    parser = _Parser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for field in dataclasses.fields(cls):
-        flag, text = "--" + field.name.replace("_", "-"), f"{field.metadata['help']} (default: {field.default!r})"
-        if field.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        elif field.type is tuple:
-            parser.add_argument(flag, metavar="WORD", nargs="+", action="extend", help=text.replace("%", "%%"))
-        else:
-            parser.add_argument(flag, metavar=field.type.__name__.upper(), help=text.replace("%", "%%"))
-    known, unknown = parser.parse_known_args(argv)
-    given, mistakes = {}, _unrecognized(unknown, [field.name for field in dataclasses.fields(cls)])
-    for key, text in vars(known).items():
-        try:
-            given[key] = _parsed(key, text, cls.__dataclass_fields__[key].type)
-        except ValueError as error:
-            mistakes.append(str(error))
-    return given, mistakes
-
-
-def _unrecognized(words: list[str], names: list[str]) -> list[str]:
-    """A line for each option of `words` that there is not, with its values."""
-    options: list[list[str]] = []
-    for word in words:
-        if word.startswith("--") or not options:
-            options.append([])
-        options[-1].append(word)
-    lines = []
-    for option in options:
-        name = option[0].partition("=")[0].removeprefix("--").replace("-", "_")
-        close = difflib.get_close_matches(name, names, n=1) if option[0].startswith("--") else []
-        hint = f"; did you mean --{close[0].replace('_', '-')}?" if close else ""
-        lines.append(f"unrecognized arguments: {' '.join(option)}{hint}")
-    return lines
-
-
-def run_script(main: Callable[[], int | None]) -> int:
-    """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
-
-    A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk). A MemoryError
-    gets one line too, and exit code 1. What a terminal cannot show is printed with backslashes.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return main() or 0
-    except (ValueError, OSError) as error:
-        cure = "; the locale cannot name a file: set PYTHONUTF8=1" if isinstance(error, UnicodeEncodeError) else ""
-        print(f"error: {' '.join(str(error).split())}{cure}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"error: {error or 'out of memory'}", file=sys.stderr)
-        return 1
-
-
-def to_copy(script: str, *words: str) -> str:
-    """A command of this project as it can be copied from where it is printed, into a shell in the same folder."""
-    return shlex.join(["python", os.path.relpath(Path(__file__).parent / script), *words])
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise ValueError(message)  # argparse would print the whole usage above its one line
-
-
-def _parsed(key: str, text: Any, kind: type) -> Any:
-    """The value that `text`, a word of the command line, stands for."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{key} = {text!r}: must be {_KINDS[kind]}") from None
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "words"}
-
-
-def _typed(key: str, value: Any, kind: type) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{key} = {value!r}: must be {_KINDS[kind]}")
-    return value
-
-
-def _not_one_of(key: str, value: Any, choices: Iterable[str]) -> str:
-    return f"{key} = {value!r}: must be one of {', '.join(filter(None, choices))}"  # an empty text is no name
-
-
-def _check_range(key: str, value: Any, above: float | None = None, minimum: float | None = None,
-                 below: float | None = None, maximum: float | None = None, choices: Collection[str] = ()) -> None:
-    problem = None
-    if choices and value not in choices:
-        raise ValueError(_not_one_of(key, value, choices))
-    if isinstance(value, float) and not math.isfinite(value):
-        problem = "must be a finite number"
-    elif above is not None and not value > above:
-        problem = f"must be above {above}"
-    elif minimum is not None and value < minimum:
-        problem = f"must be at least {minimum}"
-    elif below is not None and not value < below:
-        problem = f"must be below {below}"
-    elif maximum is not None and value > maximum:
-        problem = f"must be at most {maximum}"
-    if problem:
-        raise ValueError(f"{key} = {value!r}: {problem}")
