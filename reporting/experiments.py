@@ -134,12 +134,12 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
     result = (experiment.best or {}).get("result")
     if not isinstance(result, dict):
         return [Text("No best.json: data set and classes are unknown, hence the sizes of the networks too.", "note")]
-    base, classes = slug(experiment.name), result["data"]["classes"]
+    base, classes, side = slug(experiment.name), result["data"]["classes"], nas_plots.side_of(result)
     trials, _ = whole(experiment)
-    found = [nas_plots.Point(count_parameters(trial.parameters, classes), trial.value) for trial in trials]
+    found = [nas_plots.Point(count_parameters(trial.parameters, classes, side), trial.value) for trial in trials]
     front, baseline = nas_plots.pareto(found), plain_mobilenet(runs, result)
     compared = (baseline["parameters"], baseline["value"]) if baseline else None
-    plain = count_parameters(BASELINE, classes)
+    plain = count_parameters(BASELINE, classes, side)
     beside = (f"plain MobileNet by the same recipe: {percent(baseline['value'])} with {millions(plain)} parameters"
               if baseline else "no run of plain MobileNet by the very same recipe is here (`python "
                                "classic_nas_trial.py --baseline` with the options of the trials makes one)")
@@ -150,7 +150,8 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
                     f"{len(found)} completed trials of experiment {experiment.name}, {recipe(result)}; {beside}.", 450,
                     chart=charts.accuracy_parameters(trials, [point.parameters for point in found], front, plain,
                                                      compared)),
-            Picture(f"{base}-network.svg", plots.svg(lambda: portrait(result["architecture"], classes), plain=True),
+            Picture(f"{base}-network.svg", plots.svg(lambda: portrait(result["architecture"], classes, side),
+                                                     plain=True),
                     "The best network: its blocks from top to bottom, its skips as arcs",
                     f"The best network found, {millions(result.get('parameters'))} parameters (plain MobileNet: "
                     f"{millions(plain)}). {_operations(result['architecture'])} Arcs: a map is concatenated to the "
@@ -176,22 +177,25 @@ def plain_mobilenet(runs: list[Run], result: dict[str, Any]) -> dict[str, Any] |
 def _trials(experiment: Experiment) -> Table:
     """All trials; of classic NAS without the many choices, which results.csv has."""
     names = [] if is_nas(experiment) else experiment.names
-    classes = (((experiment.best or {}).get("result") or {}).get("data") or {}).get("classes")
-    sizes = is_nas(experiment) and classes
+    result = (experiment.best or {}).get("result") or {}
+    sizes = is_nas(experiment) and (result.get("data") or {}).get("classes")
     header = ["#", "trial", "state", "validation accuracy", *names, *(["parameters"] if sizes else []), "time", "note"]
     rows = []
     for rank, trial in enumerate(experiment.state.trials, 1):
         given = trial.parameters or {}
         rows.append([str(rank), trial.id, trial.state + (" (contradicts itself)" if trial.mismatch else ""),
                      percent(trial.value) if trial.value is not None else "", *(value(given.get(n, "")) for n in names),
-                     *([_size(trial, classes)] if sizes else []),
+                     *([_size(trial, result)] if sizes else []),
                      "" if trial.seconds is None else duration(trial.seconds), trial.note[:80]])
     return Table(header, rows, (0, 3, *((len(names) + 4,) if sizes else ()), len(header) - 2))
 
 
-def _size(trial: Trial, classes: int) -> str:
+def _size(trial: Trial, result: dict[str, Any]) -> str:
     from models.mobilenet_space.space import count_parameters
+    from reporting.nas_plots import side_of
 
-    return f"{count_parameters(trial.parameters, classes):,}" if trial.parameters else ""
+    if not trial.parameters:
+        return ""
+    return f"{count_parameters(trial.parameters, result['data']['classes'], side_of(result)):,}"
 
 

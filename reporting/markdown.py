@@ -1,10 +1,14 @@
 """Blocks as Markdown, with the pictures as files in a folder beside it."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from files import atomic_write
 from reporting.blocks import Block, Bullets, Details, Facts, Gallery, Heading, Heat, Picture, Table, Text
+
+CODE = re.compile("(`[^`]+`)")
 
 
 def write(title: str, blocks: list[Block], file: Path, pictures: Path) -> None:
@@ -36,13 +40,13 @@ def _lines(block: Block, folder: str) -> Iterator[str]:
         case Facts(pairs):
             yield from (f"- **{_plain(value)}**: {_plain(what)}" for value, what in pairs)
         case Table(header, rows, numbers):
-            yield _row(header)
+            yield _plain_row(header)
             yield _row(["---:" if column in numbers else "---" for column in range(len(header))])
-            yield from map(_row, rows)
+            yield from map(_plain_row, rows)
         case Heat(corner, columns, rows, caption, _):
-            yield _row([corner, *columns])
+            yield _plain_row([corner, *columns])
             yield _row(["---", *["---:"] * len(columns)])
-            yield from (_row([name, *(cell.text if cell else "" for cell in cells)]) for name, cells in rows)
+            yield from (_plain_row([name, *(cell.text if cell else "" for cell in cells)]) for name, cells in rows)
             yield from ["", f"*{_plain(caption)}*"] if caption else []
         case Bullets(items):
             yield from (f"- {_plain(item)}" for item in items)
@@ -55,7 +59,7 @@ def _lines(block: Block, folder: str) -> Iterator[str]:
             if kind:  # in a row each
                 yield _row(["", ""])
                 yield _row(["---", "---"])
-                yield from (_row([_image(picture, folder), picture.caption]) for picture in pictures)
+                yield from (_row([_image(picture, folder), _plain(picture.caption)]) for picture in pictures)
             else:
                 yield "\n\n".join("\n".join(_picture(picture, folder)) for picture in pictures)
 
@@ -70,10 +74,16 @@ def _image(picture: Picture, folder: str) -> str:
     return f"![{_plain(picture.alt)}]({folder}/{picture.name})"
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+def _plain_row(cells: Iterable[str]) -> str:
+    return _row(map(_plain, cells))
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _plain(text: str) -> str:
-    """On one line, without what Markdown would take for HTML or for a formula."""
-    return " ".join(text.split()).replace("<", "&lt;").replace("$", "\\$")
+    """On one line, without what Markdown would take for HTML or for a formula; in code it takes nothing for that."""
+    parts = CODE.split(" ".join(text.split()))
+    return "".join(part if code else part.replace("<", "&lt;").replace("$", "\\$") for code, part in
+                   zip(itertools.cycle((False, True)), parts, strict=False))

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
-from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, skips
+from models.blocks import body_side
+from models.mobilenet_space.choices import BLOCKS, STEM, Block, blocks_of, skips
 from reporting.nas_plots import OPERATIONS, SKIP_COLORS
 
 # Inches, which are also the units of the axes.
@@ -17,15 +18,16 @@ ROW, BOX, HEIGHT, LEFT, WIDTH = 0.46, 0.95, 0.34, 0.85, 4.4
 REACH = 0.15  # how much further left the arc of a skip goes for each block that it passes
 
 
-def portrait(sample: dict[str, str], classes: int) -> Figure:
-    """The network of a sample that `check_sample` has seen."""
+def portrait(sample: dict[str, str], classes: int, side: int) -> Figure:
+    """The network of a sample that `check_sample` has seen, for images of side x side."""
     height = ROW * (len(BLOCKS) + 2)
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(-height + ROW / 2, ROW / 2))
     axes.set_axis_off()
     axes.plot([LEFT + BOX / 2] * 2, [0, -ROW * (len(BLOCKS) + 1)], color="#8a94a0", lw=1.5, zorder=1)
-    _draw_box(axes, 0, "stem", f"conv 3x3, 3 to {STEM} channels, {SIDE}x{SIDE}", "#eeeeee")
-    for block in BLOCKS:
+    body = body_side(side)
+    _draw_box(axes, 0, "stem", f"of {side}x{side}: 3 to {STEM} channels, {body}x{body}", "#eeeeee")
+    for block in blocks_of(side):
         operation = sample[block.op_label]
         _draw_box(axes, block.number, operation, _about(block, operation), OPERATIONS[operation][0],
                   dashed=operation == "identity")
@@ -38,7 +40,7 @@ def portrait(sample: dict[str, str], classes: int) -> Figure:
 
 
 def _about(block: Block, operation: str) -> str:
-    size = block.size // block.stride
+    size = block.size_out
     channels = f"{block.c_out} channels" if operation == "identity" else f"{block.c_in} to {block.c_out} channels"
     return f"block {block.number}: {channels}, {size}x{size}"
 

@@ -125,7 +125,7 @@ def _mistake(mistake: Mistake, found: FinalTest, run: Run) -> Picture:
     if mistake.heat:
         image = with_heat(image, opened(mistake.heat) / 255)
     true, predicted = found.classes[mistake.true], found.classes[mistake.predicted]
-    name = f"`{shown(Path(mistake.file).name)}`" if mistake.file else f"test picture {mistake.index}"
-    what = f"{name}: {true} taken for {predicted}"
-    return Picture(f"{slug(run.name)}-mistake-{mistake.index}.jpg", jpeg(image), what,
-                   f"{what} ({mistake.probability:.1%} sure)")
+    name, what = shown(Path(mistake.file).name), f"{true} taken for {predicted}"
+    title, named = (name, f"`{name}`") if name else (f"test picture {mistake.index}",) * 2
+    return Picture(f"{slug(run.name)}-mistake-{mistake.index}.jpg", jpeg(image), f"{title}, {what}",
+                   f"{named}: {what} ({mistake.probability:.1%} sure)")

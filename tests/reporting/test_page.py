@@ -16,7 +16,7 @@ from guard.results import Results
 from guard.trials import Trial
 from models import MODELS
 from models.darts.genotype import EDGES, OPERATIONS
-from models.mobilenet_space.space import BASELINE
+from models.mobilenet_space.space import BASELINE, count_parameters
 from pictures.dataset import load
 from reporting import data_section, experiments, markdown, parameter_plots, photographs, tested, web_page, words
 from reporting.blocks import Bullets, Cell, Details, Facts, Gallery, Heading, Heat, Picture, Table, Text
@@ -118,6 +118,20 @@ def test_a_choice_of_classic_nas_that_never_changed_cannot_matter(tmp_path):
     assert "these say nothing of them: block02_op (dw3), block03_op" in text
 
 
+def test_a_network_for_larger_pictures_is_drawn_and_counted_as_such(tmp_path):
+    nas = [Trial(f"n{i}", i, "SUCCEEDED", {**BASELINE, "block01_op": operation}, 0.7 - i / 10, [0.5], 0.0, 5.0)
+           for i, operation in enumerate(("dw5", "dw3"))]
+    write_experiment(tmp_path, nas, "classic_nas", architecture=nas[0].parameters)
+    best = json.loads((tmp_path / "classic_nas/best.json").read_text())
+    best["result"]["data"]["side"] = 128
+    (tmp_path / "classic_nas/best.json").write_text(json.dumps(best))
+    _, text = build(tmp_path)
+    drawing = (tmp_path / "report_pictures/classic_nas-network.svg").read_text()
+    assert "<!-- of 128x128: 3 to 32 channels, 32x32 -->" in drawing
+    assert f"| n1 | SUCCEEDED | 60.00% | {count_parameters(BASELINE, 5, 128):,} |" in text
+    assert count_parameters(BASELINE, 5, 128) != count_parameters(BASELINE, 5)
+
+
 def test_few_trials_do_not_tell_which_of_many_choices_matter():
     nas = [Trial(f"n{i}", i, "SUCCEEDED", {name: f"{i}" if name.endswith("op") else value for name, value in
                                            BASELINE.items()}, 0.7 - i / 10, [0.5], 0.0, 5.0) for i in range(4)]
@@ -151,6 +165,7 @@ def test_names_are_shown_as_they_are(tmp_path):
                               (ODD[2], "&lt;b&gt;bold&lt;/b&gt; &amp; co", "&lt;b>bold&lt;/b> & co"),
                               (ODD[3], "a|b", r"a\|b")):
         assert f'<th scope="row">{html}</th>' in page and f'<span>{html}</span>' in page, name
+        assert f"{chr(92)}\\" not in text
         assert f"| {plain} | 9 |" in text or f"| {plain} |  |" in text or f"| {plain} | 1 |" in text, name
     assert "<b>" not in page and "<b>" not in text
 
@@ -242,7 +257,7 @@ def test_mistakes_are_the_users_own_files(tmp_path, folder, fit):
     for mistake in found.mistakes:
         name = mistake.file.rpartition("/")[2]
         assert CLASSES[mistake.true] in name  # the order of files is that of the cache
-        assert f"`{name.replace('$', chr(92) + '$').replace('<', '&lt;')}`: {CLASSES[mistake.true]} taken for" in text
+        assert f"`{name}`: {CLASSES[mistake.true]} taken for" in text and f"`{chr(92)}" not in text
         picture = Image.open(tmp_path / f"runs/report_pictures/retrain-x-mistake-{mistake.index}.jpg")
         height = photographs.LARGEST // (2 if fit == "stretch" else 1)
         assert picture.size == (2 * photographs.LARGEST + 4, height)  # and once more with its heat map
