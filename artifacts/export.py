@@ -53,14 +53,14 @@ def export(trained: TrainedModel, format: str, path: str | os.PathLike, toleranc
            real: np.ndarray | None = None) -> dict[str, float]:
     """Write the network of `trained`, which is on the CPU, to `path`; returns the largest differences of its logits.
 
-    They are those of random pictures and, if `real` (N, side, side, 4) uint8 has any, of these. ExportDiffers if one is
-    above `tolerance`; then, as after any error, nothing is written.
+    They are those of random pictures, over the largest logit where that is above 1, and, if `real` (N, side, side, 4)
+    uint8 has any, of these. ExportDiffers if one is above `tolerance`; then, as after any error, nothing is written.
     """
     chosen = FORMATS[format]
     with atomic_write(path, "wb") as file:
         content = chosen.dump(_program(trained), metadata(trained))
         exported = chosen.open(content)
-        differences = {"random pictures": _difference(trained, exported, _random_pictures(trained.side))}
+        differences = {"random pictures": _difference(trained, exported, _random_pictures(trained.side), relative=True)}
         if real is not None and len(real):
             differences["your pictures"] = _difference(trained, exported, [real])
         for name, difference in differences.items():
@@ -141,10 +141,16 @@ def _random_pictures(side: int) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def _difference(trained: TrainedModel, exported: Runner, batches: Iterator[np.ndarray] | list[np.ndarray]) -> float:
-    """Largest absolute difference of a logit; the original gets its pictures as in training, from bytes."""
+def _difference(trained: TrainedModel, exported: Runner, batches: Iterator[np.ndarray] | list[np.ndarray],
+                relative: bool = False) -> float:
+    """Largest absolute difference of a logit; the original gets its pictures as in training, from bytes.
+
+    `relative`: over the largest logit of the batch, where that is above 1. A network may answer noise, unlike anything
+    that it was trained on, with logits of hundreds, and rounding errors of that scale.
+    """
     largest = 0.0
     for images in batches:  # (N, side, side, 4) uint8
         expected = trained.model(trained.normalization(words(torch.from_numpy(images)))).numpy()
-        largest = np.maximum(largest, np.abs(exported(preprocess.scaled(images[..., :3])) - expected).max())
+        difference = np.abs(exported(preprocess.scaled(images[..., :3])) - expected).max()
+        largest = np.maximum(largest, difference / max(1, np.abs(expected).max()) if relative else difference)
     return float(largest)  # nan if one is

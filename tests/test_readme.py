@@ -57,7 +57,7 @@ def less(command: str, site: dict) -> str:
         return f"{command} --runs {site['folder']}/runs"
     if command.startswith("python predict.py"):
         command = command.replace("my_pictures/test", str(site["pictures"]))
-        return re.sub(r"runs/\S+/model.pt", f"{site['folder']}/model.pt", command)
+        return re.sub(r"runs/\S+/model\.", f"{site['folder']}/model.", command)
     if command.startswith("python experiment.py run config_classic_nas"):
         return f"{command} {few.replace('hpo_trial', 'classic_nas_trial')} --out {site['folder']}/out"
     if command.startswith("python experiment.py run config_darts"):

@@ -37,7 +37,7 @@ def run(bench: Bench, epochs: int) -> dict:
     """result.json of a run of so many epochs."""
     sizes = bench.of("--batch-size 512", "--batch-size 16 --train-size 32 --model shufflenetg2")
     argv = [*f"{RECIPE} {sizes}".split(), "--epochs", str(epochs), "--device", bench.device.type, "--data", bench.data,
-            "--data-dir", bench.data_dir, "--runs-dir", str(bench.folder), "--name", f"{epochs}-epochs"]
+            "--data-dir", bench.data_dir, "--runs-dir", str(bench.folder), "--name", f"{epochs}-epochs", "--overwrite"]
     if code := retrain.main(argv):
         raise RuntimeError(f"retrain: exit code {code}")
     return read_json(Path(bench.folder) / "retrain" / f"{epochs}-epochs" / "result.json")
