@@ -31,9 +31,8 @@ def judged(model: nn.Module, loaders: Loaders, test: Any, dtype: torch.dtype) ->
     kept = {key: value.clone() for key, value in model.state_dict().items()}
 
     def accuracies() -> str:
-        parts = (loaders.train.plain(batch_norm.IMAGES), None), (None, loaders.val), (None, test)
-        found = [evaluate(model, labelled(loaders) if plain else batches.epoch(0), dtype) for plain, batches in parts]
-        return "  ".join(f"{scores['accuracy']:7.2%}" for scores in found)
+        parts = labelled(loaders), loaders.val.epoch(0), test.epoch(0)
+        return "  ".join(f"{evaluate(model, batches, dtype)['accuracy']:7.2%}" for batches in parts)
 
     before = accuracies()
     batch_norm.reestimate(model, loaders.train.plain(batch_norm.IMAGES), dtype)

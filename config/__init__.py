@@ -193,8 +193,9 @@ class PredictConfig:
     device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "auto: as for training", choices=("auto", "fp32", "bf16"))
     export: str = setting("none", "write the network in this format and verify it", choices=("none", "onnx", "torch"))
-    tolerance: float = setting(0.001, "largest difference of a logit that an export may have; 0.001 changes no "
-                               "probability by more than 0.0005", above=0)
+    tolerance: float = setting(0.001, "largest difference of a logit that an export may have, on random pictures over "
+                               "the largest logit; 0.001 changes no probability of your pictures by more than 0.0005",
+                               above=0)
 
     def __post_init__(self) -> None:
         check(self)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from config import DataConfig
 from models import MODELS, build_model
 from models.blocks import SIZES, body_side, conv_bn_relu, halvings, stem
 from models.zoo.vgg import vgg19
@@ -50,6 +51,7 @@ def test_halved_until_the_body_sees_at_most_32(side: int, times: int, body: int)
 
 def test_these_are_the_sides_that_pictures_are_packed_with() -> None:
     assert SIZES == sizes.SIZES
+    assert DataConfig.__dataclass_fields__["image_size"].metadata["allowed"]["choices"] == ("auto", *map(str, SIZES))
 
 
 @pytest.mark.parametrize("side", [0, 16, 33, 40, 256, -32, "32", None])
