@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from training.graphs import CudaGraph, Recorder
 
 Found = TypeVar("Found")
 Call = Callable[[], Any]
+LONGEST = 30  # kernels that are printed
 
 
 def processor(name: str) -> "Cpu":
@@ -62,13 +64,15 @@ class Cpu:
         return call(), {"peak memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
     def kernels(self, call: Call) -> tuple[int, float]:
-        """How many there are in `call`, and their seconds, one after the other."""
+        """How many there are in `call`, and their seconds, one after the other; prints those that take longest."""
         self.wait()
         with profile(activities=[self.activity]) as found:
             call()
             self.wait()
         events = [event for event in found.key_averages()
                   if event.device_type == self.kind and not event.is_user_annotation]
+        for event in sorted(events, key=attrgetter(self.own_time), reverse=True)[:LONGEST]:
+            print(f"{getattr(event, self.own_time):9.0f} us {event.count:5d} x {event.key[:150]}")
         return sum(event.count for event in events), sum(getattr(event, self.own_time) for event in events) / 1e6
 
     def waits(self, call: Call) -> int:
