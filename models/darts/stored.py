@@ -9,7 +9,9 @@ is split into edges at the very end.
 On a GPU a step of the search is bound by launches, some thousand of small kernels, and not by arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 from models.darts.by_source import by_source, picked
 from models.darts.depthwise import convolve
 from models.darts.operations import SPACE, Shape, reducing_kernels
+from models.kernels import usable
 
 EPS = 1e-5  # of batch norm
 
@@ -34,42 +37,81 @@ def nodes(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edges: 
 
 def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[Tensor]:
     """All that leaves source `x` (N, C, H, W) by its E edges, a map for each; shares (E, O)."""
-    relu, (count, c) = x.relu(), (len(shares), x.shape[1])
-    # (N, E * C, H, W) channels_last, which `repeat` by itself does not keep; (E * C,) of each operation
-    wide = relu.permute(0, 2, 3, 1).repeat(1, 1, 1, count).permute(0, 3, 1, 2)
-    weights = shares.T.repeat_interleave(c, 1).unbind()
-    maps, blended, columns, pools = [], [], [], []
+    steps, (count, c) = _own_steps() if usable(x) else PYTORCH, (len(shares), x.shape[1])
+    wide = steps.rectified(x, count)
+    weights = shares.T.repeat_interleave(c, 1).unbind()  # (E * C,) of each operation
+    maps, weighed, blended, columns, pools = [], [], [], [], []
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
         if operation.chain:
-            maps.append(_chain(wide, parameters, count, operation.chain, stride, weights[column]))
+            maps.append(_chain(wide, parameters, count, operation.chain, stride, steps))
+            weighed.append(weights[column])
         elif operation.pool:
             pools.append(operation.pool(x, stride))
             columns.append(column)
         elif operation.skip and stride == 2:
-            maps.append(_norm(torch.conv2d(relu, reducing_kernels(*parameters, count), stride=2), weights[column]))
+            maps.append(torch.conv2d(x.relu(), reducing_kernels(*parameters, count), stride=2))
+            weighed.append(weights[column])
         elif operation.skip:
             blended.append((column, x))
     if pools:
-        blended = [*zip(columns, _norm(torch.cat(pools, 1)).chunk(len(pools), 1), strict=True), *blended]
+        normalized = steps.normalized([torch.cat(pools, 1)], None)
+        blended = [*zip(columns, normalized.chunk(len(pools), 1), strict=True), *blended]
+    sums = [steps.normalized(maps, weighed)] if maps else []
     if blended:
         columns, sources = zip(*blended, strict=True)
-        maps.append(_blend(sources, picked(shares.unbind(1), columns, 1)))
-    return sum(maps[1:], maps[0]).chunk(count, 1)
+        sums.append(_blend(sources, picked(shares.unbind(1), columns, 1)))
+    return sum(sums[1:], sums[0]).chunk(count, 1)
 
 
-def _chain(x: Tensor, parameters: Sequence[Tensor], count: int, shape: Shape, stride: int, weight: Tensor) -> Tensor:
-    """x (N, E * C, H, W) after its ReLU, parameters (E * C, 1, k, k) and (E * C, C, 1, 1) in turn, weight (E * C,)."""
+def _chain(x: Tensor, parameters: Sequence[Tensor], count: int, shape: Shape, stride: int, steps: "Steps") -> Tensor:
+    """x as `rectified` gives it, parameters (E * C, 1, k, k) and (E * C, C, 1, 1) in turn; without its last norm."""
     for number in range(shape.times):
         depthwise, pointwise = parameters[2 * number : 2 * number + 2]
         if number:
-            x, stride = _norm(x).relu_(), 1
-        x = torch.conv2d(convolve(x, depthwise, stride, shape.dilation), pointwise, groups=count)
-    return _norm(x, weight)
+            x, stride = steps.rectified(steps.normalized([x], None), 1), 1
+        x = steps.pointwise(steps.depthwise(x, depthwise, stride, shape.dilation), pointwise)
+    return x
 
 
-def _norm(x: Tensor, weight: Tensor | None = None) -> Tensor:
-    return F.batch_norm(x, None, None, weight, None, training=True, eps=EPS)
+# ---- steps, by PyTorch and by kernels of our own
+
+
+class Steps(NamedTuple):
+    """`depthwise` reads what `rectified` has made of a map (N, C, H, W), for so many groups."""
+
+    rectified: Callable[[Tensor, int], Tensor]
+    depthwise: Callable[[Tensor, Tensor, int, int], Tensor]  # and weight (E * C, 1, k, k), stride, dilation
+    pointwise: Callable[[Tensor, Tensor], Tensor]  # (N, E * C, H, W), (E * C, C, 1, 1)
+    normalized: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Tensor]  # the weighed sum of the norms of maps
+
+
+def _repeated(x: Tensor, count: int) -> Tensor:
+    """ReLU, (N, E * C, H, W) channels_last, which `repeat` by itself does not keep."""
+    return x.relu().permute(0, 2, 3, 1).repeat(1, 1, 1, count).permute(0, 3, 1, 2) if count > 1 else x.relu()
+
+
+def _grouped(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.conv2d(x, weight, groups=x.shape[1] // weight.shape[1])
+
+
+def _normalized(maps: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Tensor:
+    first, *others = (F.batch_norm(map, None, None, weight, None, training=True, eps=EPS)
+                      for map, weight in zip(maps, weights or [None] * len(maps), strict=True))
+    return sum(others, first)
+
+
+PYTORCH = Steps(_repeated, convolve, _grouped, _normalized)
+
+
+@cache
+def _own_steps() -> Steps:
+    from models.kernels.batch_norm import normalized  # Triton, which not every machine has
+    from models.kernels.depthwise import depthwise
+    from models.kernels.pointwise import pointwise
+
+    return Steps(lambda x, count: x, depthwise, pointwise,
+                 lambda maps, weights: normalized(maps, weights and torch.stack(list(weights)), eps=EPS))
 
 
 def _blend(maps: Sequence[Tensor], shares: Tensor) -> Tensor:

@@ -1,0 +1,42 @@
+"""Kernels of our own for GPUs, in Triton, where those of cuDNN and PyTorch leave much of the hardware idle.
+
+    depthwise.py     ReLU and depthwise convolution, of all edges of a source at once
+    batch_norm.py    batch norm by the batch's statistics, and weighed sums of such maps
+
+All maps are channels_last. Triton comes with PyTorch's CUDA builds. docs/gpu.md has what each is worth.
+"""
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+CHOICE = "OWN_KERNELS"  # in the environment: 0 leaves all to PyTorch
+
+
+def usable(x: Tensor) -> bool:
+    """Whether these kernels can take `x`: of a GPU, or on a CPU Triton's interpreter, which tests use."""
+    at_hand = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return at_hand and not torch.compiler.is_compiling() and _installed() and os.environ.get(CHOICE) != "0"
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def unit_of(channels: int) -> int:
+    """The largest power of two, 16 at most, that divides the number of channels: so many are read at once. Kernels get
+    it as a constant, and the number itself as a multiple of it."""
+    return min(channels & -channels, 16)
+
+
+def precision_of(x: Tensor) -> torch.dtype:
+    """In which a map is summed."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
