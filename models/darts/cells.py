@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from models.blocks import body_side, halvings, pool_linear
+from models.blocks import BatchNorm2d, body_side, halvings, pool_linear
 from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn
 
 
@@ -108,13 +108,13 @@ def stems(
 
 
 def _conv_bn(c_in: int, c_out: int, stride: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
+    return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), BatchNorm2d(c_out)
 
 
 def auxiliary_head(channels: int, n_classes: int, side: int = 8) -> nn.Sequential:
     """A second classifier two thirds up: (N, channels, side, side), side 6, 7 or 8 -> (N, n_classes) logits."""
     return nn.Sequential(
         nn.ReLU(), nn.AvgPool2d(5, side - 5),  # (N, channels, 2, 2)
-        nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True),
-        nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU(inplace=True),  # (N, 768, 1, 1)
+        nn.Conv2d(channels, 128, 1, bias=False), BatchNorm2d(128), nn.ReLU(inplace=True),
+        nn.Conv2d(128, 768, 2, bias=False), BatchNorm2d(768), nn.ReLU(inplace=True),  # (N, 768, 1, 1)
         nn.Flatten(), nn.Linear(768, n_classes))

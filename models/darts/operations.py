@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.darts.depthwise import DepthwiseConv2d
+from models.blocks import BatchNorm2d
+from models.darts.depthwise import DepthwiseConv2d, as_autocast
 from models.darts.pointwise import PointwiseConv2d
+from models.kernels import usable
 
 
 class Zero(nn.Module):
@@ -32,7 +34,7 @@ class FactorizedReduce(nn.Module):
         super().__init__()
         self.even = PointwiseConv2d(c_in, c_out // 2)
         self.odd = PointwiseConv2d(c_in, c_out - c_out // 2)
-        self.norm = nn.BatchNorm2d(c_out, affine=affine)
+        self.norm = BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         even, odd = x[:, :, ::2, ::2].relu(), x[:, :, 1::2, 1::2].relu()  # the other half is never used
@@ -57,7 +59,7 @@ class ReluConvBn(nn.Sequential):
     """To `c_out` channels by a 1x1 convolution."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
-        super().__init__(nn.ReLU(), PointwiseConv2d(c_in, c_out), nn.BatchNorm2d(c_out, affine=affine))
+        super().__init__(nn.ReLU(), PointwiseConv2d(c_in, c_out), BatchNorm2d(c_out, affine=affine))
 
     def of_rectified(self, x: Tensor) -> Tensor:
         """The same of a map that a ReLU has been over."""
@@ -74,8 +76,18 @@ class Chain(nn.Sequential):
             # A later ReLU overwrites what the batch norm before it gives; nobody else reads it.
             layers += [nn.ReLU(inplace=number > 0),
                        DepthwiseConv2d(channels, kernel, 1 if number else stride, dilation),
-                       PointwiseConv2d(channels, channels), nn.BatchNorm2d(channels, affine=affine)]
+                       PointwiseConv2d(channels, channels), BatchNorm2d(channels, affine=affine)]
         super().__init__(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = list(self)
+        if not (self.training and layers[-1].track_running_stats and usable(x)):
+            return super().forward(x)
+        from models.kernels.depthwise import depthwise  # Triton, which not every machine has
+
+        for convolve, pointwise, norm in zip(layers[1::4], layers[2::4], layers[3::4], strict=True):
+            x = norm(pointwise(depthwise(*as_autocast(x), convolve.weight, convolve.stride[0], convolve.dilation[0])))
+        return x
 
 
 # ---- the space: an operation is declared once, for all forms of the supernet, the discrete network and NNI's space
@@ -122,7 +134,7 @@ def pool(function: Pooling) -> Operation:
     """A candidate that is a Pool."""
     def build(channels: int, stride: int, affine: bool) -> nn.Module:
         return Pool(function, stride) if affine else nn.Sequential(Pool(function, stride),
-                                                                   nn.BatchNorm2d(channels, affine=False))
+                                                                   BatchNorm2d(channels, affine=False))
     return Operation(build, pool=function)
 
 

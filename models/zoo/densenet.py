@@ -11,7 +11,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.blocks import halvings, pool_linear, stem
+from models.blocks import BatchNorm2d, halvings, pool_linear, stem
 
 GROWTH = 32  # channels that each layer adds
 BLOCKS = (6, 12, 24, 16)  # layers in each block
@@ -19,7 +19,7 @@ BLOCKS = (6, 12, 24, 16)  # layers in each block
 
 def bn_relu_conv(in_channels: int, out_channels: int, kernel_size: int) -> list[nn.Module]:
     return [
-        nn.BatchNorm2d(in_channels),
+        BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
     ]
@@ -61,7 +61,7 @@ def densenet121(num_classes: int, side: int = 32) -> nn.Sequential:
         for _ in range(repeats):
             layers.append(DenseLayer(channels))
             channels += GROWTH
-    layers += [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    layers += [BatchNorm2d(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(
         OrderedDict(
             stem=first,

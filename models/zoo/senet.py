@@ -12,7 +12,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from models.blocks import pool_linear, stem
+from models.blocks import BatchNorm2d, pool_linear, stem
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # (channels, stride of the first of the two blocks)
 REDUCTION = 16  # of the channels, between squeeze and excitation
@@ -34,10 +34,10 @@ class PreActivationBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.activation = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
+        self.activation = nn.Sequential(BatchNorm2d(in_channels), nn.ReLU(inplace=True))
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
         )
