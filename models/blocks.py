@@ -43,6 +43,26 @@ class BatchNorm2d(nn.BatchNorm2d):
                           momentum=self.momentum)
 
 
+def avg_pool(x: Tensor, kernel: int, stride: int, count_padding: bool) -> Tensor:
+    """Padded by half of the kernel. PyTorch's own gradient of that, in channels_last, is wrong on a GPU before 2.14
+    (github.com/pytorch/pytorch/issues/188344)."""
+    if usable(x):
+        from models.kernels import pooling  # Triton, which not every machine has
+
+        return pooling.avg_pool(x, kernel, stride, count_padding)
+    x = x.contiguous() if x.is_cuda else x
+    return nn.functional.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=count_padding)
+
+
+def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Padded by half of the kernel."""
+    if usable(x):
+        from models.kernels import pooling  # Triton, which not every machine has
+
+        return pooling.max_pool(x, kernel, stride)
+    return nn.functional.max_pool2d(x, kernel, stride, kernel // 2)
+
+
 def conv_bn(
     c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, *, bias: bool = False
 ) -> nn.Sequential:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.blocks import BatchNorm2d
+from models.blocks import BatchNorm2d, avg_pool, max_pool
 from models.darts.depthwise import DepthwiseConv2d, as_autocast
 from models.darts.pointwise import PointwiseConv2d
 from models.kernels import usable
@@ -139,11 +139,11 @@ def pool(function: Pooling) -> Operation:
 
 
 def _max_pool(x: Tensor, stride: int) -> Tensor:
-    return nn.functional.max_pool2d(x, 3, stride, 1)
+    return max_pool(x, 3, stride)
 
 
 def _avg_pool(x: Tensor, stride: int) -> Tensor:
-    return nn.functional.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+    return avg_pool(x, 3, stride, count_padding=False)
 
 
 def _skip(channels: int, stride: int, affine: bool) -> nn.Module:

@@ -1,7 +1,10 @@
 """Kernels of our own for GPUs, in Triton, where those of cuDNN and PyTorch leave much of the hardware idle.
 
     depthwise.py     ReLU and depthwise convolution, of all edges of a source at once
+    pointwise.py     pointwise convolution, of all edges of a source at once
     batch_norm.py    batch norm by the batch's statistics, and weighed sums of such maps
+    pooling.py       average and maximum
+    sums.py          over the parts that the others leave
 
 All maps are channels_last. Triton comes with PyTorch's CUDA builds. docs/gpu.md has what each is worth.
 """

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from models.kernels import channels_last, precision_of, unit_of
 from models.kernels.depthwise import TYPES
+from models.kernels.sums import total
 
 ROWS, CHANNELS, WARPS = 64, 32, 4  # of a tile
 PROGRAMS = 528  # that share a sum: four for each multiprocessor of a large GPU
@@ -59,11 +60,11 @@ class _Normalized(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         statistics, weights, bias, *maps = ctx.saved_tensors
         sizes, grad, maps = ctx.sizes, channels_last(grad), tuple(maps)
-        kept = torch.empty((len(maps) + 1, sizes.parts, sizes.channels), dtype=sizes.sum, device=grad.device)
+        kept = torch.empty((sizes.parts, len(maps) + 1, sizes.channels), dtype=sizes.sum, device=grad.device)
         founds = tuple(torch.empty_like(map) for map in maps)
         _sums[sizes.parts, sizes.blocks](grad, maps, statistics, weights, bias, kept, sizes.rows, sizes.units,
                                          sizes.parts, **sizes.constants)
-        sums = kept.sum(1)
+        sums = total(kept)
         _gradients[triton.cdiv(sizes.rows, ROWS), sizes.blocks](
             grad, maps, statistics, weights, bias, sums, founds, sizes.rows, sizes.units, sizes.parts,
             **sizes.constants)
@@ -109,10 +110,10 @@ def _statistics(maps, kept, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.co
             x = tl.where(known, x - near[None, :], 0.0)
             distance += x
             square += x * x
-        total = tl.sum(distance, 0)
+        moved = tl.sum(distance, 0)
         place = kept + (k * parts + tl.program_id(0)) * 2 * channels + c
-        tl.store(place, near + total / count, c < channels)
-        tl.store(place + channels, tl.sum(square, 0) - total * total / count, c < channels)
+        tl.store(place, near + moved / count, c < channels)
+        tl.store(place + channels, tl.sum(square, 0) - moved * moved / count, c < channels)
 
 
 @triton.jit(do_not_specialize=[*VARYING, "eps", "momentum"])
@@ -177,7 +178,7 @@ def _applied(maps, statistics, weights, bias, y, rows, units, parts, UNIT: tl.co
 def _sums(grad, maps, statistics, weights, bias, kept, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.constexpr,
           WEIGHED: tl.constexpr, BIASED: tl.constexpr, RECTIFY: tl.constexpr, ROWS: tl.constexpr,
           CHANNELS: tl.constexpr, SUM: tl.constexpr):
-    """Of each part: of the gradient, and of its products with each normalised map; (K + 1, parts, C)."""
+    """Of each part: of the gradient, and of its products with each normalised map; (parts, K + 1, C)."""
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     real = c < channels
@@ -205,8 +206,8 @@ def _sums(grad, maps, statistics, weights, bias, kept, rows, units, parts, UNIT:
             plain += slope
             product += slope * x
         if k == 0:
-            tl.store(kept + tl.program_id(0) * channels + c, tl.sum(plain, 0), real)
-        tl.store(kept + ((k + 1) * parts + tl.program_id(0)) * channels + c, tl.sum(product, 0), real)
+            tl.store(kept + tl.program_id(0) * (COUNT + 1) * channels + c, tl.sum(plain, 0), real)
+        tl.store(kept + (tl.program_id(0) * (COUNT + 1) + k + 1) * channels + c, tl.sum(product, 0), real)
 
 
 @triton.jit(do_not_specialize=VARYING)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels import channels_last, precision_of, unit_of
+from models.kernels.sums import total
 
-PIXELS, CHANNELS, WARPS = 64, 32, 4  # of a tile
+NUMBERS, CHANNELS, WARPS = 2048, 32, 4  # of a tile of the map, and channels of it, at most
 PARTS = 512  # of the map, whose weight gradients are summed at the end
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 VARYING = ["pixels", "height", "width", "out_height", "out_width", "units", "groups", "dilation"]
@@ -36,9 +37,9 @@ class _Depthwise(torch.autograd.Function):
         (n, c, h, w), out = x.shape, len(weight)
         y = torch.empty((n, out, -(-h // stride), -(-w // stride)), dtype=x.dtype, device=x.device,
                         memory_format=torch.channels_last)
-        pixels = n * y.shape[2] * y.shape[3]
-        _forward[triton.cdiv(pixels, PIXELS), triton.cdiv(out, CHANNELS)](
-            x, taps, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation,
+        pixels, tile = n * y.shape[2] * y.shape[3], _tile(out, NUMBERS)
+        _forward[triton.cdiv(pixels, tile["PIXELS"]), triton.cdiv(out, tile["CHANNELS"])](
+            x, taps, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
             **_constants(x, weight.shape, stride, rectify))
         return y
 
@@ -51,21 +52,28 @@ class _Depthwise(torch.autograd.Function):
         constants = _constants(x, ctx.shape, ctx.stride, ctx.rectify)
         if ctx.needs_input_grad[0]:
             grads[0] = torch.empty_like(x)
-            _input_gradient[triton.cdiv(n * h * w, PIXELS), triton.cdiv(c, CHANNELS)](
-                grad, x, taps, grads[0], n * h * w, *sizes, **constants)
+            tile = _tile(c, NUMBERS // 2)
+            _input_gradient[triton.cdiv(n * h * w, tile["PIXELS"]), triton.cdiv(c, tile["CHANNELS"])](
+                grad, x, taps, grads[0], n * h * w, *sizes, **tile, **constants)
         if ctx.needs_input_grad[1]:
             rows = n * grad.shape[2]
             parts = min(PARTS, rows)
             sums = torch.empty((parts, *ctx.shape), dtype=precision_of(x), device=x.device)
-            _weight_gradient[parts, triton.cdiv(out, CHANNELS)](
-                grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(len(taps)), **constants)
-            grads[1] = sums.sum(0).to(taps.dtype)
+            tile = _tile(out, NUMBERS, CHANNELS * 2)
+            _weight_gradient[parts, triton.cdiv(out, tile["CHANNELS"])](
+                grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(len(taps)), **tile, **constants)
+            grads[1] = total(sums).to(taps.dtype)
         return *grads, None, None, None
 
 
 def _constants(x: Tensor, weight: torch.Size, stride: int, rectify: bool) -> dict[str, Any]:
-    return {"UNIT": unit_of(x.shape[1]), "STRIDE": stride, "RECTIFY": rectify, "KERNEL": weight[-1], "PIXELS": PIXELS,
-            "CHANNELS": CHANNELS, "SUM": TYPES[precision_of(x)], "num_warps": WARPS}
+    return {"UNIT": unit_of(x.shape[1]), "STRIDE": stride, "RECTIFY": rectify, "KERNEL": weight[-1],
+            "SUM": TYPES[precision_of(x)], "num_warps": WARPS}
+
+
+def _tile(channels: int, numbers: int, most: int = CHANNELS) -> dict[str, int]:
+    width = min(triton.next_power_of_2(channels), most)
+    return {"PIXELS": numbers // width, "CHANNELS": width}
 
 
 @triton.jit(do_not_specialize=VARYING)

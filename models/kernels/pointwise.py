@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.kernels import channels_last, unit_of
+from models.kernels.sums import total
 
 ROWS, WARPS = 128, 4  # of a tile, which has all columns of a group
 LEAST, MOST = 16, 64  # columns that a tile can have
@@ -46,7 +47,7 @@ class _Pointwise(torch.autograd.Function):
             parts = max(1, min(PROGRAMS // groups, triton.cdiv(rows, ROWS)))
             sums = torch.empty((parts, *weight.shape), dtype=torch.float32, device=x.device)
             _weight_gradient[parts, groups](grad, x, sums, rows, channels, groups, **constants)
-            grads[1] = sums.sum(0).to(weight.dtype)
+            grads[1] = total(sums)
         return tuple(grads)
 
 

@@ -18,9 +18,8 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.blocks import conv_bn, conv_bn_relu, halvings, pool_linear, stem
+from models.blocks import avg_pool, conv_bn, conv_bn_relu, halvings, pool_linear, stem
 
 GROUPS = 2
 STAGES = ((200, 4), (400, 8), (800, 4))  # (channels, units); the first unit of each has stride 2
@@ -53,7 +52,7 @@ class ShuffleUnit(nn.Module):
         y = self.expand(self.depthwise(y))
         if self.stride == 1:
             return torch.relu_(x + y)
-        return torch.relu_(torch.cat([y, F.avg_pool2d(x, 3, 2, 1)], dim=1))
+        return torch.relu_(torch.cat([y, avg_pool(x, 3, 2, count_padding=True)], dim=1))
 
 
 def shufflenet_g2(num_classes: int, side: int = 32) -> nn.Sequential:
