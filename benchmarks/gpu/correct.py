@@ -23,7 +23,9 @@ from pictures.augmentation import Augmentation, Draws, Normalization
 from training.loop import build_optimizer, set_seed, train_step
 
 BATCH = 4
-TOLERANCES = {"smooth": (1e-5, 1e-3), "relu": (1e-4, 0.2)}  # of loss and gradients
+TOLERANCES = {  # of loss and gradients; type, activation
+    ("float64", "relu"): (1e-9, 1e-6), ("fp32", "smooth"): (1e-5, 1e-3), ("fp32", "relu"): (1e-4, 0.2)}
+TYPES = {"float64": torch.float64, "fp32": torch.float32}
 
 
 def a_step(dtype: torch.dtype, model: nn.Module, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
@@ -49,10 +51,10 @@ def retrained(bench: Bench) -> Iterator[Figure]:
 
 def compared(bench: Bench, model: nn.Module, name: str) -> Iterator[Figure]:
     exact = partial(a_step, torch.float32)  # in which autocast is off
-    for activation, tolerances in TOLERANCES.items():
+    for (dtype, activation), tolerances in TOLERANCES.items():
         with ACTIVATIONS[activation](), fp32_as("ieee"):
-            expected, found = expectation(model, exact, BATCH), on_device(bench, model, exact, BATCH)
-        yield from loss_and_gradients(found, expected, *tolerances, network=name, type="fp32", activation=activation)
+            expected, found = expectation(model, exact, BATCH), on_device(bench, model, exact, BATCH, TYPES[dtype])
+        yield from loss_and_gradients(found, expected, *tolerances, network=name, type=dtype, activation=activation)
     found = on_device(bench, model, partial(a_step, torch.bfloat16), BATCH)
     yield check("loss", error(found[:1], expected[:1]), 5e-2, network=name, type="bf16")
 

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.errors import ACTIVATIONS, Smooth, check, error, expectation, loss_and_gradients, on_device
+from benchmarks.gpu.errors import ACTIVATIONS, check, error, expectation, loss_and_gradients, on_device, smooth
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.processor import fp32_as
 from benchmarks.gpu.search import endless
@@ -25,8 +25,9 @@ from training.loop import set_seed
 from training.search import Search
 
 BATCH, RATE = 4, 0.025
-TOLERANCES = {  # of loss and gradients; float32 as, activation
-    ("ieee", "smooth"): (1e-5, 1e-3), ("tf32", "smooth"): (1e-2, 0.2), ("ieee", "relu"): (1e-4, 2e-2)}
+TOLERANCES = {  # of loss and gradients; computed as, activation
+    ("float64", "relu"): (1e-9, 1e-7), ("ieee", "relu"): (1e-4, 2e-2), ("ieee", "smooth"): (1e-5, 1e-3),
+    ("tf32", "smooth"): (1e-2, 0.2)}
 
 
 def supernet(bench: Bench, partial_channels: int) -> Supernet:
@@ -57,10 +58,12 @@ def first(form: str, partial_channels: int, bench: Bench) -> Iterator[Figure]:
     for (precision, activation), tolerances in TOLERANCES.items():
         if form == "fused" and activation == "smooth":  # the gradient of ReLU is written into it
             continue
-        with ACTIVATIONS[activation](), fp32_as(precision):
-            found = on_device(bench, in_form(form, model), both_levels, BATCH)
+        dtype = torch.float64 if precision == "float64" else torch.float32
+        with ACTIVATIONS[activation](), fp32_as("tf32" if precision == "tf32" else "ieee"):
+            found = on_device(bench, in_form(form, model), both_levels, BATCH, dtype)
         theirs = expected[activation]
-        settings = {"form": form, "partial channels": partial_channels, "fp32 as": precision, "activation": activation}
+        settings = {"form": form, "partial channels": partial_channels, "computed as": precision,
+                    "activation": activation}
         yield from loss_and_gradients(found[:alphas], theirs[:alphas], *tolerances, of="alphas", **settings)
         yield check("gradients", error(found[alphas:], theirs[alphas:]), tolerances[1], of="weights", **settings)
 
@@ -72,10 +75,10 @@ def second(form: str, bench: Bench) -> Iterator[Figure]:
     """The Hessian's part is a difference of two gradients that hardly differ: what it is worth in float32, and whether
     it survives where convolutions compute in TF32."""
     model = supernet(bench, 1)
-    with Smooth():
+    with smooth():
         expected = expectation(in_form("plain", model), parts_of_second_order, BATCH)
     for precision in ("ieee", "tf32"):
-        with Smooth(), fp32_as(precision):
+        with smooth(), fp32_as(precision):
             found = on_device(bench, in_form(form, model), parts_of_second_order, BATCH)
         settings = {"order": 2, "form": form, "fp32 as": precision, "activation": "smooth"}
         for name, ours, theirs in zip(("direct part", "Hessian part"), found, expected, strict=True):

@@ -1,9 +1,11 @@
 """How far a computation on the device is from the same one in float64 on the CPU."""
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.section import Bench
+from models.kernels import CHOICE
 
 Compute = Callable[[nn.Module, Tensor, Tensor], Sequence[Tensor]]  # model, images, labels -> what is compared
 SMALL = 1e-3  # of the length of all: shorter parts are compared with that
@@ -48,11 +51,12 @@ def expectation(model: nn.Module, compute: Compute, size: int) -> Sequence[Tenso
     return compute(copy.deepcopy(model).double(), *random_batch(size))
 
 
-def on_device(bench: Bench, model: nn.Module, compute: Compute, size: int) -> Sequence[Tensor]:
-    """In float32 on the device, of a copy of `model`, channels_last as everything there."""
+def on_device(bench: Bench, model: nn.Module, compute: Compute, size: int,
+              dtype: torch.dtype = torch.float32) -> Sequence[Tensor]:
+    """On the device, of a copy of `model`, channels_last as everything there."""
     images, labels = random_batch(size)
-    ours = copy.deepcopy(model).to(bench.device, memory_format=torch.channels_last)
-    return compute(ours, images.float().to(bench.device, memory_format=torch.channels_last), labels.to(bench.device))
+    ours = copy.deepcopy(model).to(bench.device, dtype, memory_format=torch.channels_last)
+    return compute(ours, images.to(bench.device, dtype, memory_format=torch.channels_last), labels.to(bench.device))
 
 
 class Smooth(TorchFunctionMode):
@@ -70,7 +74,14 @@ class Smooth(TorchFunctionMode):
         return function(*args, **settings)
 
 
-ACTIVATIONS: dict[str, Callable[[], AbstractContextManager]] = {"relu": nullcontext, "smooth": Smooth}
+@contextmanager
+def smooth() -> Iterator[None]:
+    """By PyTorch's operations alone: ReLU is written into kernels of our own, which are compared in float64 then."""
+    with mock.patch.dict(os.environ, {CHOICE: "0"}), Smooth():
+        yield
+
+
+ACTIVATIONS: dict[str, Callable[[], AbstractContextManager]] = {"relu": nullcontext, "smooth": smooth}
 
 
 def loss_and_gradients(found: Sequence[Tensor], expected: Sequence[Tensor], loss: float, gradients: float,

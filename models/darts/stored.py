@@ -6,7 +6,8 @@ alpha, is the weight of its last norm. ReLU and pooling depend on the source alo
 its own edge, pools and the skip connection, is weighed and summed for all edges by one pointwise convolution. The map
 is split into edges at the very end.
 
-On a GPU a step of the search is bound by launches, some thousand of small kernels, and not by arithmetic.
+On a GPU a step of the search is bound by launches, some thousand of small kernels, and not by arithmetic. There the
+steps are kernels of our own (models/kernels), and a graph runs the chains of a source side by side.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from models.darts.by_source import by_source, picked
 from models.darts.depthwise import convolve
 from models.darts.operations import SPACE, Shape, reducing_kernels
 from models.kernels import usable
+from models.kernels.branches import Branches
 
 EPS = 1e-5  # of batch norm
 
@@ -40,11 +42,12 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     steps, (count, c) = _own_steps() if usable(x) else PYTORCH, (len(shares), x.shape[1])
     wide = steps.rectified(x, count)
     weights = shares.T.repeat_interleave(c, 1).unbind()  # (E * C,) of each operation
-    maps, weighed, blended, columns, pools = [], [], [], [], []
+    maps, weighed, blended, columns, pools, branches = [], [], [], [], [], Branches(wide)
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
         if operation.chain:
-            maps.append(_chain(wide, parameters, count, operation.chain, stride, steps))
+            with branches.next():
+                maps.append(_chain(wide, parameters, operation.chain, stride, steps))
             weighed.append(weights[column])
         elif operation.pool:
             pools.append(operation.pool(x, stride))
@@ -57,6 +60,7 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     if pools:
         normalized = steps.normalized([torch.cat(pools, 1)], None)
         blended = [*zip(columns, normalized.chunk(len(pools), 1), strict=True), *blended]
+    branches.join(maps)
     sums = [steps.normalized(maps, weighed)] if maps else []
     if blended:
         columns, sources = zip(*blended, strict=True)
@@ -64,7 +68,7 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     return sum(sums[1:], sums[0]).chunk(count, 1)
 
 
-def _chain(x: Tensor, parameters: Sequence[Tensor], count: int, shape: Shape, stride: int, steps: "Steps") -> Tensor:
+def _chain(x: Tensor, parameters: Sequence[Tensor], shape: Shape, stride: int, steps: "Steps") -> Tensor:
     """x as `rectified` gives it, parameters (E * C, 1, k, k) and (E * C, C, 1, 1) in turn; without its last norm."""
     for number in range(shape.times):
         depthwise, pointwise = parameters[2 * number : 2 * number + 2]

@@ -23,7 +23,7 @@ from models.kernels.sums import total
 
 ROWS, CHANNELS, WARPS = 64, 32, 4  # of a tile
 PROGRAMS = 528  # that share a sum: four for each multiprocessor of a large GPU
-MERGED = 64  # parts at once
+MERGED, NARROW = 256, 16  # parts and channels at once
 VARYING = ["rows", "units", "parts"]
 
 
@@ -45,9 +45,9 @@ class _Normalized(torch.autograd.Function):
         weights = weights.contiguous() if sizes.weighed else statistics  # where there are none, none are read
         bias = bias if sizes.biased else statistics
         _statistics[sizes.parts, sizes.blocks](maps, kept, sizes.rows, sizes.units, sizes.parts, **sizes.constants)
-        _merged[sizes.blocks, len(maps)](
+        _merged[triton.cdiv(sizes.channels, NARROW), len(maps)](
             kept, statistics, *(running or (statistics, statistics)), sizes.rows, sizes.units, sizes.parts, eps,
-            momentum, UNIT=sizes.unit, TRACKED=running is not None, CHANNELS=CHANNELS, MERGED=MERGED,
+            momentum, UNIT=sizes.unit, TRACKED=running is not None, CHANNELS=NARROW, MERGED=MERGED,
             SUM=TYPES[sizes.sum], num_warps=WARPS)
         _applied[triton.cdiv(sizes.rows, ROWS), sizes.blocks](
             maps, statistics, weights, bias, y, sizes.rows, sizes.units, sizes.parts, **sizes.constants)
