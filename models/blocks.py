@@ -5,6 +5,7 @@ The body of every network is made for maps of at most BODY pixels a side: a stem
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from models.kernels import usable
@@ -50,8 +51,13 @@ def avg_pool(x: Tensor, kernel: int, stride: int, count_padding: bool) -> Tensor
         from models.kernels import pooling  # Triton, which not every machine has
 
         return pooling.avg_pool(x, kernel, stride, count_padding)
-    x = x.contiguous() if x.is_cuda else x
-    return nn.functional.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=count_padding)
+    pooled = nn.functional.avg_pool2d(x.contiguous() if on_gpu(x) else x, kernel, stride, kernel // 2,
+                                      count_include_pad=count_padding)
+    return pooled.contiguous(memory_format=torch.channels_last) if on_gpu(x) else pooled
+
+
+def on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
 
 
 def max_pool(x: Tensor, kernel: int, stride: int) -> Tensor:

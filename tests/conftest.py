@@ -7,6 +7,8 @@ from pathlib import Path
 # Before torch, and for all processes of the tests: several of them with two threads each on two cores wait for one
 # another at every parallel region. What a test computes is small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before Triton, if it is there: its interpreter runs the kernels for GPUs on a CPU (models/test_kernels.py).
+os.environ["TRITON_INTERPRET"] = "1"
 
 import nni
 import pytest

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models import blocks
 from models.darts import depthwise, pointwise
 
 aten = torch.ops.aten
@@ -49,6 +50,7 @@ def as_on_cuda() -> Iterator[CudaAnswers]:
     """Besides, what has a way of its own on a CPU takes that of a GPU, torch's optimizers by lists of tensors too."""
     with (mock.patch.object(depthwise, "depthwise", depthwise.convolve),
           mock.patch.object(pointwise.PointwiseConv2d, "forward", nn.Conv2d.forward),
+          mock.patch.object(blocks, "on_gpu", lambda x: True),
           mock.patch.object(OPTIMIZER, "_get_foreach_kernels_supported_devices", lambda: ["cpu"]),
           CudaAnswers() as answers):
         yield answers
@@ -153,6 +155,17 @@ def fused(func: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+# ---- pooling
+
+
+def avg_pool_backward(grad: Tensor, x: Tensor, kernel: list[int], stride: list[int], padding: list[int],
+                      *others: Any) -> Tensor:
+    """cuda/AveragePool2d.cu before 2.14: in channels_last a pixel has the gradient of the one that lies the padding
+    above and to the left of it (github.com/pytorch/pytorch/issues/188344)."""
+    found = aten.avg_pool2d_backward.default(grad, x, kernel, stride, padding, *others)
+    return found.roll(padding, (2, 3)) if suggest_memory_format(x) == NHWC else found
+
+
 # ---- arithmetic
 
 
@@ -178,6 +191,7 @@ ANSWERS: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm_backward.default: batch_norm_backward,
     **{func: fused(func) for func in (aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr,
                                       aten._fused_adam_.default, aten._fused_adam_.tensor_lr)},
+    aten.avg_pool2d_backward.default: avg_pool_backward,
     aten.div.Tensor: divide,
     aten.pow.Scalar: power,
 }

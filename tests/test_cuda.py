@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from config import DartsSearchConfig
 from cuda_answers import CudaAnswers, as_on_cuda
 from models import MODELS, build_model
+from models.blocks import avg_pool
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
@@ -63,6 +64,18 @@ def test_step_of_the_zoo(name, optimizer):
 def test_step_of_a_retrain(dtype):
     with as_on_cuda():
         assert finite(results(discrete, lambda model, batch: train(model, batch, dtype=dtype)))
+
+
+@pytest.mark.parametrize("count_padding", [True, False])
+def test_the_gradient_of_a_padded_average_is_not_that_of_channels_last(count_padding):
+    x = torch.randn(2, 4, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    slope = torch.randn(2, 4, 6, 6)
+    with as_on_cuda():
+        found = [*torch.autograd.grad(avg_pool(x, 3, 1, count_padding), x, slope)]
+        wrong = [*torch.autograd.grad(nn.functional.avg_pool2d(x, 3, 1, 1, False, count_padding), x, slope)]
+    expected = [*torch.autograd.grad(avg_pool(x, 3, 1, count_padding), x, slope)]
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(wrong[0], expected[0]), "the emulation tells nothing"
 
 
 @pytest.mark.parametrize(("order", "settings"), SEARCHES, ids=str)

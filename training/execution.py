@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from models.darts.supernet import cannot
-from training.hardware import pick_dtype
+from training.hardware import pick_dtype, total_memory
+
+ROOMY = 20e9  # bytes of a GPU: the published search takes 13 GB with branches, 10 without
 
 
 class Execution(NamedTuple):
@@ -17,12 +19,14 @@ class Execution(NamedTuple):
     captured: bool = False  # the step as one CUDA graph
     compiled: bool = False
     form: str | None = None  # of the supernet, in a search
+    branches: bool = False  # of it side by side in the graph
     lacking: tuple[str, ...] = ()  # operations for whose sake it is the plain one
 
     def __str__(self) -> str:
         why = f" (the fast one lacks {', '.join(self.lacking)})" if self.lacking else ""
         form = f"{self.form} form of the supernet{why}, " if self.form else ""
-        how = " and ".join(["compiled"] * self.compiled + ["captured as a CUDA graph"] * self.captured) or "eager"
+        graph = "captured as a CUDA graph" + " with branches" * self.branches
+        how = " and ".join(["compiled"] * self.compiled + [graph] * self.captured) or "eager"
         return f"on {self.device}: {form}{self.precision}, {how}"
 
 
@@ -44,5 +48,6 @@ def of_search(settings: Any, device: torch.device, processes: int) -> Execution:
         form = "stored" if device.type == "cuda" else "fused"
         lacking = tuple(cannot(form))
     possible = device.type == "cuda" and processes == 1 and settings.order == 1 and not settings.recompute
-    return Execution(device.type, "fp32", settings.graph and possible, form="plain" if lacking else form,
-                     lacking=lacking)
+    captured, form = settings.graph and possible, "plain" if lacking else form
+    return Execution(device.type, "fp32", captured, form=form, lacking=lacking,
+                     branches=captured and form == "stored" and total_memory(device) >= ROOMY)

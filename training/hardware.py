@@ -20,6 +20,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of a GPU; 0 if none is there."""
+    return torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else 0
+
+
 def prepare(device: torch.device) -> None:
     """Before a training, whose steps all have one shape: on a GPU cuDNN tries its algorithms once, which pays."""
     keep_freed_memory(device)

@@ -29,11 +29,12 @@ TYPES = {"float64": torch.float64, "fp32": torch.float32}
 
 
 def a_step(dtype: torch.dtype, model: nn.Module, images: Tensor, labels: Tensor) -> Sequence[Tensor]:
-    """Loss and all gradients of a training step."""
-    optimizer = build_optimizer(model.train(), "SGD", 0.1, 5e-4, 0.9)
+    """Loss and all gradients of a training step, before its optimizer, which may overwrite them."""
+    optimizer, grads = build_optimizer(model.train(), "SGD", 0.1, 5e-4, 0.9), []
+    optimizer.register_step_pre_hook(lambda *_: grads.extend(p.grad.clone() for p in model.parameters()))
     loss, _ = train_step(model, optimizer, images, labels, lr=0.1, dtype=dtype, label_smoothing=0.1, clip=0.0,
                          auxiliary=0.4)
-    return [loss, *(p.grad for p in model.parameters())]
+    return [loss, *grads]
 
 
 def network(name: str, bench: Bench) -> Iterator[Figure]:

@@ -70,7 +70,7 @@ class Smooth(TorchFunctionMode):
             return F.silu(args[0])
         if name == "max_pool2d":
             stride, padding = (args[2:4] + (settings.get("stride"), settings.get("padding", 0))[len(args[2:4]) :])
-            return F.avg_pool2d(args[0], args[1], stride, padding)
+            return F.avg_pool2d(args[0].contiguous(), args[1], stride, padding)  # see models.blocks.avg_pool
         return function(*args, **settings)
 
 

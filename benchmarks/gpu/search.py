@@ -21,19 +21,21 @@ from training.graphs import WARM
 from training.search import Drawn, Search
 
 IMAGES = 22_500  # an epoch of CIFAR-10: half of what validation leaves
-FORMS = {  # form, partial channels, batch
-    "stored": ("stored", 1, 64), "stored_partial": ("stored", 4, 256), "plain": ("plain", 1, 64),
-    "fused": ("fused", 1, 64)}
+FORMS = {  # form, partial channels, batch, of the recorded step's branches: as it is decided, or none
+    "stored": ("stored", 1, 64, True), "stored_partial": ("stored", 4, 256, True),
+    "stored_one_branch": ("stored", 1, 64, False), "plain": ("plain", 1, 64, True), "fused": ("fused", 1, 64, True)}
 
 
-def measured(form: str, partial_channels: int, batch: int, bench: Bench) -> Iterator[Figure]:
+def measured(form: str, partial_channels: int, batch: int, branches: bool, bench: Bench) -> Iterator[Figure]:
     config = DartsSearchConfig(data=bench.data, form=form, partial_channels=partial_channels, batch_size=batch)
     config = replace(config, **bench.of({}, {"channels": 4, "layers": 3, "batch_size": 4}))
     settings = {"form": form, "partial channels": partial_channels, "batch": config.batch_size}
-    for recorder in (bench.on.recorder, None):
+    for recorder in (bench.on.recorder, None)[: 2 if branches else 1]:
         searching = Search(config, bench.pictures, bench.device)
+        searching.execution = searching.execution._replace(branches=branches and searching.execution.branches)
         steps = searching.steps(recorder)
-        yield from one(bench, searching, steps, {**settings, "how": "captured" if recorder else "eager"})
+        how = "captured" + ", branches" * searching.execution.branches if recorder else "eager"
+        yield from one(bench, searching, steps, {**settings, "how": how})
         del searching, steps
         gc.collect()  # before the next one's memory is measured
 

@@ -5,8 +5,10 @@
     batch_norm.py    batch norm by the batch's statistics, and weighed sums of such maps
     pooling.py       average and maximum
     sums.py          over the parts that the others leave
+    branches.py      what does not need each other, side by side in a CUDA graph
 
-All maps are channels_last. Triton comes with PyTorch's CUDA builds. docs/gpu.md has what each is worth.
+All maps are channels_last, and of any type that PyTorch computes in: in float64 they are compared with PyTorch's own.
+Triton comes with PyTorch's CUDA builds. docs/results.md has what they are worth.
 """
 
 import os
@@ -16,13 +18,14 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-CHOICE = "OWN_KERNELS"  # in the environment: 0 leaves all to PyTorch
+CHOICE = "OWN_KERNELS"  # in the environment: 0 leaves all to PyTorch, cpu has Triton's interpreter take a CPU's too
 
 
 def usable(x: Tensor) -> bool:
-    """Whether these kernels can take `x`: of a GPU, or on a CPU Triton's interpreter, which tests use."""
-    at_hand = x.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return at_hand and not torch.compiler.is_compiling() and _installed() and os.environ.get(CHOICE) != "0"
+    """Whether these kernels are to take `x`."""
+    choice = os.environ.get(CHOICE)
+    at_hand = x.is_cuda or choice == "cpu"
+    return at_hand and choice != "0" and not torch.compiler.is_compiling() and _installed()
 
 
 @cache

@@ -12,9 +12,11 @@ from torch import Tensor
 class Branches:
     """with branches.next(): ..., some times, then join(what they gave); all start from `source`."""
 
+    allowed = True  # what one of them still needs is not given away before the graph ends: a third more memory
+
     def __init__(self, source: Tensor) -> None:
         self.source, self.used = source, []
-        self.recorded = source.is_cuda and torch.cuda.is_current_stream_capturing()
+        self.recorded = self.allowed and source.is_cuda and torch.cuda.is_current_stream_capturing()
 
     @contextmanager
     def next(self) -> Iterator[None]:

@@ -1,0 +1,226 @@
+"""The kernels for GPUs, by Triton's interpreter on a CPU, against PyTorch's own operations in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models import build_model, kernels
+from models.darts.genotype_files import load_genotype
+from models.darts.network import DartsNetwork
+from models.darts.supernet import Supernet
+from models.kernels.branches import Branches
+from training.hardware import true_fp32
+from training.loop import build_optimizer, set_seed, train_step
+
+pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds")
+EXACT = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 6e-3}
+TYPES = pytest.mark.parametrize("dtype", EXACT, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    monkeypatch.setenv(kernels.CHOICE, "cpu")
+
+
+def map_of(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def agree(ours, theirs, *inputs: Tensor) -> None:
+    """Values and all gradients, theirs in float64."""
+    tolerance = EXACT[inputs[0].dtype]
+    mine, exact = ([tensor.detach().to(dtype or tensor.dtype).requires_grad_() for tensor in inputs]
+                   for dtype in (None, torch.float64))
+    found, expected = ours(*mine), theirs(*exact)
+    slope = torch.randn(expected.shape, dtype=torch.float64).to(found.dtype)
+    assert found.shape == expected.shape
+    assert found.dtype == inputs[0].dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip([found, *torch.autograd.grad(found, mine, slope)],
+                    [expected, *torch.autograd.grad(expected, exact, slope.double())], strict=True):
+        assert float((a.detach().double() - b.detach()).norm()) <= tolerance * float(b.detach().norm())
+
+
+# ---- each kernel
+
+
+@TYPES
+@pytest.mark.parametrize(("n", "c", "h", "w", "groups", "kernel", "stride", "dilation"), [
+    (2, 16, 8, 8, 3, 3, 1, 1), (2, 4, 7, 9, 2, 5, 1, 2), (1, 36, 6, 6, 1, 3, 2, 1), (2, 4, 8, 8, 2, 5, 2, 2),
+    (1, 8, 5, 7, 1, 3, 2, 2), (1, 6, 8, 8, 1, 7, 1, 1)])
+@pytest.mark.parametrize("rectify", [True, False])
+def test_depthwise(dtype, n, c, h, w, groups, kernel, stride, dilation, rectify):
+    from models.kernels.depthwise import depthwise
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        x = (x.relu() if rectify else x).repeat(1, groups, 1, 1)
+        return torch.conv2d(x, weight, None, stride, dilation * (kernel // 2), dilation, groups * c)
+
+    agree(lambda x, weight: depthwise(x, weight, stride, dilation, rectify), plain, map_of(n, c, h, w, dtype=dtype),
+          torch.randn(groups * c, 1, kernel, kernel, dtype=dtype))
+
+
+@pytest.mark.parametrize(("c", "groups"), [(16, 3), (4, 4), (36, 2), (64, 2), (65, 2), (8, 1)])
+@true_fp32()
+def test_pointwise(c, groups):
+    from models.kernels.pointwise import pointwise
+
+    agree(pointwise, lambda x, weight: torch.conv2d(x, weight, groups=groups),
+          map_of(2, groups * c, 5, 9, dtype=torch.float32), torch.randn(groups * c, c, 1, 1))
+
+
+@TYPES
+@pytest.mark.parametrize(("n", "c", "h", "w", "count", "weighed"), [
+    (3, 16, 8, 9, 1, False), (2, 36, 8, 8, 4, True), (2, 48, 4, 4, 2, False), (2, 8, 16, 16, 5, True)])
+def test_weighed_sums_of_norms(dtype, n, c, h, w, count, weighed):
+    from models.kernels.batch_norm import normalized
+
+    def plain(*inputs: Tensor) -> Tensor:
+        maps, weights = inputs[:count], inputs[count] if weighed else [None] * count
+        return sum(F.batch_norm(x, None, None, weight, None, training=True)
+                   for x, weight in zip(maps, weights, strict=True))
+
+    maps = [map_of(n, c, h, w, dtype=dtype) * 3 + 20 * number for number in range(count)]  # means far from 0
+    weights = [torch.randn(count, c, dtype=torch.float64 if dtype == torch.float64 else torch.float32)] * weighed
+    agree(lambda *inputs: normalized(inputs[:count], *inputs[count:]), plain, *maps, *weights)
+
+
+@TYPES
+@pytest.mark.parametrize("rectify", [True, False])
+def test_a_norm_with_bias_moves_the_running_statistics(dtype, rectify):
+    from models.kernels.batch_norm import normalized
+
+    running = [tuple(statistic.to(kind) for statistic in (torch.zeros(6), torch.ones(6)))
+               for kind in (kernels.precision_of(torch.empty(0, dtype=dtype)), torch.float64)]
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = F.batch_norm(x, *running[1], weight[0], bias, training=True)
+        return y.relu() if rectify else y
+
+    agree(lambda x, weight, bias: normalized([x], weight, bias, rectify=rectify, running=running[0]), plain,
+          map_of(2, 6, 5, 5, dtype=dtype), torch.randn(1, 6, dtype=running[0][0].dtype),
+          torch.randn(6, dtype=running[0][0].dtype))
+    for ours, theirs in zip(*running, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-7)
+
+
+@TYPES
+@pytest.mark.parametrize(("n", "c", "h", "w"), [(2, 8, 8, 8), (1, 6, 7, 5), (3, 36, 5, 9)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pools(dtype, n, c, h, w, stride):
+    from models.kernels.pooling import avg_pool, max_pool
+
+    x = map_of(n, c, h, w, dtype=dtype).relu()  # with ties: the first has the gradient
+    for count in (True, False):
+        agree(lambda x, count=count: avg_pool(x, 3, stride, count),
+              lambda x, count=count: F.avg_pool2d(x, 3, stride, 1, count_include_pad=count), x)
+    agree(lambda x: max_pool(x, 3, stride), lambda x: F.max_pool2d(x, 3, stride, 1), x)
+
+
+def test_a_sum_of_many_parts():
+    from models.kernels.sums import total
+
+    parts = torch.randn(300, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(total(parts), parts.sum(0), rtol=1e-13, atol=1e-13)
+
+
+# ---- networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("partial_channels", [1, 2])
+def test_a_supernet_by_kernels_is_the_plain_one(monkeypatch, partial_channels):
+    model = Supernet(3, 4, 10, 3, form="plain", partial_channels=partial_channels).double()
+    parameters, x = [*model.alphas(), *model.weights()], map_of(2, 3, 8, 8)
+    monkeypatch.setenv(kernels.CHOICE, "0")
+    expected = torch.autograd.grad((model(x) ** 2).sum(), parameters)
+    monkeypatch.setenv(kernels.CHOICE, "cpu")
+    model.form = "stored"
+    for ours, theirs in zip(torch.autograd.grad((model(x) ** 2).sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [
+    lambda: DartsNetwork(load_genotype("DARTS_V2"), 3, 4, 10, 3, auxiliary=True),
+    lambda: build_model("shufflenetg2", 10)], ids=["DARTS_V2", "shufflenetg2"])
+def test_a_training_step_by_kernels_is_that_of_pytorch(monkeypatch, make):
+    """Gradients, and the statistics that batch norms keep."""
+    found, x, y = [], map_of(2, 3, 32, 32), torch.tensor([1, 2])
+    for choice in ("0", "cpu"):
+        monkeypatch.setenv(kernels.CHOICE, choice)
+        set_seed(0)
+        model = make().double().train().to(memory_format=torch.channels_last)
+        train_step(model, build_optimizer(model, "SGD", 0.1, 5e-4, 0.9), x, y, lr=0.1, dtype=torch.float32,
+                   label_smoothing=0.1, clip=0.0, auxiliary=0.4)
+        found.append({**{name: p.grad for name, p in model.named_parameters()}, **dict(model.named_buffers())})
+    for name, theirs in found[0].items():
+        torch.testing.assert_close(found[1][name], theirs, rtol=1e-8, atol=1e-9, msg=name)
+
+
+def test_pytorch_computes_where_it_is_asked_to(monkeypatch):
+    x = torch.zeros(1)
+    assert kernels.usable(x)
+    monkeypatch.setenv(kernels.CHOICE, "0")
+    assert not kernels.usable(x)
+    monkeypatch.delenv(kernels.CHOICE)
+    assert not kernels.usable(x), "of a CPU"
+
+
+# ---- branches
+
+
+class FakeStream:
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def wait_stream(self, other: "FakeStream") -> None:
+        self.log.append(f"{self.name} waits for {other.name}")
+
+    def __enter__(self) -> None:
+        self.log.append(f"on {self.name}")
+
+    def __exit__(self, *error: object) -> None:
+        self.log.append(f"off {self.name}")
+
+
+class FakeMap:
+    is_cuda = True
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def record_stream(self, stream: FakeStream) -> None:
+        self.log.append(f"{self.name} is kept for {stream.name}")
+
+
+def test_branches_of_a_recorded_step_start_after_their_source_and_are_waited_for(monkeypatch):
+    log: list[str] = []
+    main = FakeStream(log, "main")
+    monkeypatch.setattr("models.kernels.branches._stream", lambda number: FakeStream(log, f"side {number}"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    branches = Branches(FakeMap(log, "source"))
+    for _ in range(2):
+        with branches.next():
+            log.append("launch")
+    branches.join([FakeMap(log, "result")])
+    assert log == [
+        "side 0 waits for main", "source is kept for side 0", "on side 0", "launch", "off side 0",
+        "side 1 waits for main", "source is kept for side 1", "on side 1", "launch", "off side 1",
+        "main waits for side 0", "main waits for side 1", "result is kept for main"]
+    log.clear()
+    monkeypatch.setattr(Branches, "allowed", False)
+    with (one := Branches(FakeMap(log, "source"))).next():
+        log.append("launch")
+    one.join([FakeMap(log, "result")])
+    assert log == ["launch"]
+
+
+def test_what_is_not_recorded_has_no_branches():
+    branches = Branches(map_of(1, 2, 3, 3))
+    with branches.next():
+        assert not branches.used
+    branches.join([])
