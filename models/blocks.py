@@ -45,8 +45,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def avg_pool(x: Tensor, kernel: int, stride: int, count_padding: bool) -> Tensor:
-    """Padded by half of the kernel. PyTorch's own gradient of that, in channels_last, is wrong on a GPU before 2.14
-    (github.com/pytorch/pytorch/issues/188344)."""
+    """Padded by half of the kernel. PyTorch's own gradient of that, in channels_last, is wrong on a GPU in 2.11
+    (github.com/pytorch/pytorch/issues/188344, of June 2026)."""
     if usable(x):
         from models.kernels import pooling  # Triton, which not every machine has
 

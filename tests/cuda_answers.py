@@ -160,7 +160,7 @@ def fused(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def avg_pool_backward(grad: Tensor, x: Tensor, kernel: list[int], stride: list[int], padding: list[int],
                       *others: Any) -> Tensor:
-    """cuda/AveragePool2d.cu before 2.14: in channels_last a pixel has the gradient of the one that lies the padding
+    """cuda/AveragePool2d.cu of 2.11: in channels_last a pixel has the gradient of the one that lies the padding
     above and to the left of it (github.com/pytorch/pytorch/issues/188344)."""
     found = aten.avg_pool2d_backward.default(grad, x, kernel, stride, padding, *others)
     return found.roll(padding, (2, 3)) if suggest_memory_format(x) == NHWC else found

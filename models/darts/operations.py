@@ -85,8 +85,11 @@ class Chain(nn.Sequential):
             return super().forward(x)
         from models.kernels.depthwise import depthwise  # Triton, which not every machine has
 
-        for convolve, pointwise, norm in zip(layers[1::4], layers[2::4], layers[3::4], strict=True):
-            x = norm(pointwise(depthwise(*as_autocast(x), convolve.weight, convolve.stride[0], convolve.dilation[0])))
+        for relu, convolve, pointwise, norm in zip(*(layers[number::4] for number in range(4)), strict=True):
+            [x], stride, dilation = as_autocast(x), convolve.stride[0], convolve.dilation[0]
+            cudnn_is_faster = x.dtype == torch.bfloat16 and dilation == 1  # docs/results.md
+            x = convolve(relu(x)) if cudnn_is_faster else depthwise(x, convolve.weight, stride, dilation)
+            x = norm(pointwise(x))
         return x
 
 

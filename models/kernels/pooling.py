@@ -1,7 +1,7 @@
 """Pooling over windows of kernel x kernel, padded by half of that: (N, C, H, W) -> (N, C, ceil(H / stride), ...).
 
-PyTorch's own average has wrong gradients on a GPU, in channels_last with padding, up to 2.13 at least
-(github.com/pytorch/pytorch/issues/188344), and both take several times as long.
+PyTorch's own average has wrong gradients on a GPU in 2.11, in channels_last with padding
+(github.com/pytorch/pytorch/issues/188344, of June 2026), and both take several times as long.
 """
 
 from typing import Any
