@@ -19,7 +19,7 @@ class Execution(NamedTuple):
     captured: bool = False  # the step as one CUDA graph
     compiled: bool = False
     form: str | None = None  # of the supernet, in a search
-    branches: bool = False  # of it side by side in the graph
+    branches: bool = False  # of a DARTS network side by side in the graph
     lacking: tuple[str, ...] = ()  # operations for whose sake it is the plain one
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models.kernels import branches
 from training import batch_norm
 from training.average import Average
 from training.balance import balanced_accuracy, class_weights, cross_entropy, recalls
@@ -190,6 +191,7 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
         for record in result.history:
             on_epoch(record)
     ready_to_step(optimizer, device, execution.captured)
+    branches.allowed = execution.branches
     stepped = parallel(compiled(model) if execution.compiled else model)
 
     balance = getattr(settings, "balance", False)

@@ -20,7 +20,7 @@ from config import DartsSearchConfig, identity
 from models.darts.genotype import OPERATIONS, Genotype, count_skips
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet, stacked
-from models.kernels.branches import Branches
+from models.kernels import branches
 from pictures.augmentation import Draws
 from pictures.dataset import Batches, Pictures, training_batches
 from training import distributed
@@ -130,7 +130,7 @@ class Search:
         """The steps of both levels and of the weights alone; what they have loaded must not be loaded anew."""
         for optimizer in (self.weights, self.alphas):
             ready_to_step(optimizer, self.device, recorder is not None)
-        Branches.allowed = self.execution.branches
+        branches.allowed = self.execution.branches
         return Captured(self.both_steps, recorder), Captured(self.weight_step, recorder)
 
     def epoch(self, epoch: int, step: Captured, stop: DeferredSignals) -> dict[str, Any]:

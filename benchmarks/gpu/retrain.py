@@ -1,6 +1,7 @@
 """Training of DARTS_V2 (36 channels, 20 cells, batch 96) as `retrain.py` does it: a step of `fit`, input included.
 
-As it is, recorded as a CUDA graph, compiled, and both. A compilation takes minutes, so it comes last.
+As it is, recorded as a CUDA graph, with the edges of a node as its branches, compiled, and both. A compilation takes
+minutes, so it comes last.
 """
 
 from collections.abc import Iterator
@@ -14,26 +15,34 @@ from benchmarks.rivals import our_batches
 from config import RetrainConfig
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
+from training.execution import of_training
 from training.loop import set_seed
 
 IMAGES, EPOCHS = 50_000, 600  # of the published retrain
 
 
-def retrain(graph: bool, compile: bool, bench: Bench) -> Iterator[Figure]:
+def retrain(graph: bool, compile: bool, branches: bool, bench: Bench) -> Iterator[Figure]:
     batch, channels, layers, steps, count = bench.of((96, 36, 20, 20, 5), (4, 4, 3, 1, 2))
     batches = our_batches(bench.pictures, bench.device, steps * batch, batch, cutout=16)
     config = RetrainConfig(genotype="DARTS_V2", epochs=count, batch_size=batch, graph=graph, compile=compile)
     set_seed(0)
     model = DartsNetwork(load_genotype(config.genotype), 3, channels, len(bench.pictures.classes), layers,
                          auxiliary=True).to(bench.device)
-    settings = {**how(model, config), "batch": batch}
-    seconds, peaks = bench.on.peaks(partial(
-        epochs, model, batches, config, auxiliary=config.auxiliary, drop_path=config.drop_path))
+    settings = {**how(model, config), "batch": batch, **({"branches": "of a node"} if branches else {})}
+    execution = of_training(config, model, processes=1)._replace(branches=branches)
+    train = partial(epochs, model, batches, config, auxiliary=config.auxiliary, drop_path=config.drop_path,
+                    execution=execution)
+    seconds, peaks = bench.on.peaks(train)
     yield seconds.figure("step", "ms", **settings)
     yield seconds.figure("training", "images/s", batch, **settings)
     yield Figure(f"{EPOCHS} epochs", seconds.median * (IMAGES // batch) * EPOCHS / 3600, "hours", settings)
     yield from memory(peaks, **settings)
+    if graph and not compile:
+        kernels, busy = bench.on.kernels(train)
+        yield Figure("kernels a step", kernels / (steps * count), "", settings)
+        yield Figure("all kernels", busy / (steps * count) * 1e3, "ms", settings)
 
 
-CASES = {"captured": partial(retrain, True, False), "eager": partial(retrain, False, False),
-         "compiled_captured": partial(retrain, True, True), "compiled": partial(retrain, False, True)}
+CASES = {"captured": partial(retrain, True, False, False), "branches": partial(retrain, True, False, True),
+         "eager": partial(retrain, False, False, False), "compiled_captured": partial(retrain, True, True, False),
+         "compiled": partial(retrain, False, True, False)}

@@ -1,12 +1,14 @@
 """The discrete network of a genotype: what a DARTS search is for, and what is trained from scratch."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from torch import Tensor, nn
 
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.genotype import Genotype, Pair
 from models.darts.operations import drop_path, operation
+from models.kernels.branches import side_by_side
 
 
 class Sum(nn.Module):
@@ -18,7 +20,9 @@ class Sum(nn.Module):
         self.sources = tuple(sources)
 
     def forward(self, states: list[Tensor]) -> Tensor:
-        first, *others = (edge(states[source]) for edge, source in zip(self.edges, self.sources, strict=True))
+        sources = [states[source] for source in self.sources]
+        parts = [partial(edge, source) for edge, source in zip(self.edges, sources, strict=True)]
+        first, *others = side_by_side(parts, *sources)
         return sum(others, first)
 
 

@@ -11,7 +11,7 @@ steps are kernels of our own (models/kernels), and a graph runs the chains of a 
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from models.darts.by_source import by_source, picked
 from models.darts.depthwise import convolve
 from models.darts.operations import SPACE, Shape, reducing_kernels
 from models.kernels import usable
-from models.kernels.branches import Branches
+from models.kernels.branches import side_by_side
 
 EPS = 1e-5  # of batch norm
 
@@ -42,25 +42,24 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     steps, (count, c) = _own_steps() if usable(x) else PYTORCH, (len(shares), x.shape[1])
     wide = steps.rectified(x, count)
     weights = shares.T.repeat_interleave(c, 1).unbind()  # (E * C,) of each operation
-    maps, weighed, blended, columns, pools, branches = [], [], [], [], [], Branches(wide)
+    chains, maps, weighed, blended, columns, pools = [], [], [], [], [], []
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
         if operation.chain:
-            with branches.next():
-                maps.append(_chain(wide, parameters, operation.chain, stride, steps))
+            chains.append(partial(_chain, wide, parameters, operation.chain, stride, steps))
             weighed.append(weights[column])
         elif operation.pool:
             pools.append(operation.pool(x, stride))
             columns.append(column)
         elif operation.skip and stride == 2:
             maps.append(torch.conv2d(x.relu(), reducing_kernels(*parameters, count), stride=2))
-            weighed.append(weights[column])
+            weighed.insert(0, weights[column])
         elif operation.skip:
             blended.append((column, x))
     if pools:
         normalized = steps.normalized([torch.cat(pools, 1)], None)
         blended = [*zip(columns, normalized.chunk(len(pools), 1), strict=True), *blended]
-    branches.join(maps)
+    maps += side_by_side(chains, wide)
     sums = [steps.normalized(maps, weighed)] if maps else []
     if blended:
         columns, sources = zip(*blended, strict=True)

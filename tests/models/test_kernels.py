@@ -1,5 +1,7 @@
 """The kernels for GPUs, by Triton's interpreter on a CPU, against PyTorch's own operations in float64."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from models import build_model, kernels
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
-from models.kernels.branches import Branches
+from models.kernels import branches
 from training.hardware import true_fp32
 from training.loop import build_optimizer, set_seed, train_step
 
@@ -198,29 +200,27 @@ class FakeMap:
 def test_branches_of_a_recorded_step_start_after_their_source_and_are_waited_for(monkeypatch):
     log: list[str] = []
     main = FakeStream(log, "main")
-    monkeypatch.setattr("models.kernels.branches._stream", lambda number: FakeStream(log, f"side {number}"))
+    monkeypatch.setattr(branches, "_stream", lambda number: FakeStream(log, f"side {number}"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    branches = Branches(FakeMap(log, "source"))
-    for _ in range(2):
-        with branches.next():
-            log.append("launch")
-    branches.join([FakeMap(log, "result")])
+
+    def part(name: str) -> FakeMap:
+        log.append(f"launch {name}")
+        return FakeMap(log, name)
+
+    parts, source = [partial(part, "a"), partial(part, "b")], FakeMap(log, "source")
+    assert [map.name for map in branches.side_by_side(parts, source)] == ["a", "b"]
     assert log == [
-        "side 0 waits for main", "source is kept for side 0", "on side 0", "launch", "off side 0",
-        "side 1 waits for main", "source is kept for side 1", "on side 1", "launch", "off side 1",
-        "main waits for side 0", "main waits for side 1", "result is kept for main"]
+        "side 0 waits for main", "source is kept for side 0", "on side 0", "launch a", "off side 0",
+        "side 1 waits for main", "source is kept for side 1", "on side 1", "launch b", "off side 1",
+        "main waits for side 0", "a is kept for main", "main waits for side 1", "b is kept for main"]
     log.clear()
-    monkeypatch.setattr(Branches, "allowed", False)
-    with (one := Branches(FakeMap(log, "source"))).next():
-        log.append("launch")
-    one.join([FakeMap(log, "result")])
-    assert log == ["launch"]
+    monkeypatch.setattr(branches, "allowed", False)
+    branches.side_by_side(parts, source)
+    assert log == ["launch a", "launch b"]
 
 
-def test_what_is_not_recorded_has_no_branches():
-    branches = Branches(map_of(1, 2, 3, 3))
-    with branches.next():
-        assert not branches.used
-    branches.join([])
+def test_what_is_not_recorded_has_no_branches(monkeypatch):
+    monkeypatch.setattr(branches, "_stream", lambda number: pytest.fail("a stream"))
+    assert branches.side_by_side([lambda: 1, lambda: 2], map_of(1, 2, 3, 3)) == [1, 2]
