@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from models import kernels
 from models.darts.supernet import cannot
 from training.hardware import pick_dtype, total_memory
 
@@ -21,13 +22,15 @@ class Execution(NamedTuple):
     form: str | None = None  # of the supernet, in a search
     branches: bool = False  # of a DARTS network side by side in the graph
     lacking: tuple[str, ...] = ()  # operations for whose sake it is the plain one
+    no_kernels: str = ""  # why a GPU has none of our own
 
     def __str__(self) -> str:
         why = f" (the fast one lacks {', '.join(self.lacking)})" if self.lacking else ""
         form = f"{self.form} form of the supernet{why}, " if self.form else ""
         graph = "captured as a CUDA graph" + " with branches" * self.branches
         how = " and ".join(["compiled"] * self.compiled + [graph] * self.captured) or "eager"
-        return f"on {self.device}: {form}{self.precision}, {how}"
+        kernels = f", by PyTorch's kernels alone ({self.no_kernels})" if self.no_kernels else ""
+        return f"on {self.device}: {form}{self.precision}, {how}{kernels}"
 
 
 def of_training(settings: Any, model: nn.Module, processes: int) -> Execution:
@@ -35,7 +38,7 @@ def of_training(settings: Any, model: nn.Module, processes: int) -> Execution:
     device = next(model.parameters()).device
     captured = settings.graph and device.type == "cuda" and processes == 1 and settings.optimizer != "Adagrad"
     precision = "bf16" if pick_dtype(settings.precision, device, model) == torch.bfloat16 else "fp32"
-    return Execution(device.type, precision, captured, settings.compile)
+    return Execution(device.type, precision, captured, settings.compile, no_kernels=_no_kernels(device))
 
 
 def of_search(settings: Any, device: torch.device, processes: int) -> Execution:
@@ -50,4 +53,9 @@ def of_search(settings: Any, device: torch.device, processes: int) -> Execution:
     possible = device.type == "cuda" and processes == 1 and settings.order == 1 and not settings.recompute
     captured, form = settings.graph and possible, "plain" if lacking else form
     return Execution(device.type, "fp32", captured, form=form, lacking=lacking,
-                     branches=captured and form == "stored" and total_memory(device) >= ROOMY)
+                     branches=captured and form == "stored" and total_memory(device) >= ROOMY,
+                     no_kernels=_no_kernels(device))
+
+
+def _no_kernels(device: torch.device) -> str:
+    return kernels.lacking(device) if device.type == "cuda" and torch.cuda.is_available() else ""

@@ -14,23 +14,35 @@ Triton comes with PyTorch's CUDA builds. docs/results.md has what they are worth
 import os
 from functools import cache
 from importlib.util import find_spec
+from shutil import which
 
 import torch
 from torch import Tensor
 
 CHOICE = "OWN_KERNELS"  # in the environment: 0 leaves all to PyTorch, cpu has Triton's interpreter take a CPU's too
+LEAST = (8, 0)  # compute capability: bf16 and TF32
 
 
 def usable(x: Tensor) -> bool:
     """Whether these kernels are to take `x`."""
-    choice = os.environ.get(CHOICE)
-    at_hand = x.is_cuda or choice == "cpu"
-    return at_hand and choice != "0" and not torch.compiler.is_compiling() and _installed()
+    if torch.compiler.is_compiling():
+        return False
+    return not lacking(x.device) if x.is_cuda else os.environ.get(CHOICE) == "cpu"
+
+
+def lacking(device: torch.device) -> str:
+    """Why a GPU has none of them; empty if it has."""
+    return f"{CHOICE}=0" if os.environ.get(CHOICE) == "0" else _lacking(device)
 
 
 @cache
-def _installed() -> bool:
-    return find_spec("triton") is not None
+def _lacking(device: torch.device) -> str:
+    if find_spec("triton") is None:
+        return "no Triton"
+    if not os.environ.get("CC") and not any(map(which, ("gcc", "clang", "cc"))):
+        return "no C compiler, which Triton needs"
+    capability = torch.cuda.get_device_capability(device)
+    return "" if capability >= LEAST else f"compute capability {'.'.join(map(str, capability))}"
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
 from models.kernels import branches
+from training.execution import Execution
 from training.hardware import true_fp32
 from training.loop import build_optimizer, set_seed, train_step
 
@@ -168,6 +169,24 @@ def test_pytorch_computes_where_it_is_asked_to(monkeypatch):
     assert not kernels.usable(x)
     monkeypatch.delenv(kernels.CHOICE)
     assert not kernels.usable(x), "of a CPU"
+
+
+@pytest.mark.parametrize(("at_hand", "reason"), [
+    ({}, ""), ({"triton": None}, "no Triton"), ({"compiler": None}, "no C compiler, which Triton needs"),
+    ({"capability": (7, 5)}, "compute capability 7.5"), ({"choice": "0"}, "OWN_KERNELS=0")])
+def test_why_a_gpu_has_no_kernels_is_told(monkeypatch, at_hand, reason):
+    monkeypatch.setattr(kernels, "find_spec", lambda name: at_hand.get("triton", "there"))
+    monkeypatch.setattr(kernels, "which", lambda name: at_hand.get("compiler", "/bin/cc"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: at_hand.get("capability", (9, 0)))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv(kernels.CHOICE, at_hand.get("choice", ""))
+    kernels._lacking.cache_clear()
+    try:
+        assert kernels.lacking(torch.device("cuda")) == reason
+    finally:
+        kernels._lacking.cache_clear()
+    told = str(Execution("cuda", "bf16", captured=True, no_kernels=reason))
+    assert told.endswith(f"graph, by PyTorch's kernels alone ({reason})" if reason else "graph")
 
 
 # ---- branches
