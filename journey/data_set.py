@@ -10,7 +10,7 @@ import numpy as np
 from config import DataConfig, TrainingConfig
 from pictures import SIDE
 from pictures.known import DATASETS
-from pictures.listing import SPLIT_NAMES
+from pictures.listing import SPLIT_NAMES, unused_share
 from pictures.own import listed, side_of
 from pictures.split import parts
 from pictures.summary import summary
@@ -43,8 +43,9 @@ def counted(config: DataConfig) -> DataSet:
     """Without reading, downloading or writing anything."""
     if config.data in DATASETS:
         known = DATASETS[config.data]
+        line = f"{known.classes} classes, {known.images} pictures for training"
         return DataSet("", tuple(map(str, range(known.classes))), np.arange(known.images) % known.classes, 0,
-                       f"{known.classes} classes, {known.images} pictures for training",
+                       "; ".join([line, *unused_share(config.test_share)]),
                        SIDE if config.image_size == "auto" else int(config.image_size))
     found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken, remember=False)
     train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))

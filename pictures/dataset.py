@@ -18,6 +18,7 @@ from pictures import SIDE
 from pictures.augmentation import Augmentation, Draws, Normalization, words
 from pictures.cache import Pictures, Read, open_cache, pack
 from pictures.known import DATASETS, mirrored_in, read_known
+from pictures.listing import TEST_SHARE, unused_share
 from pictures.own import listed, place_name, read, side_of
 from pictures.split import parts
 
@@ -26,7 +27,7 @@ PLAIN = 256  # images a batch at most, where none is augmented
 # ---- from a data set to the packed cache
 
 
-def load(data: str, data_dir: str | os.PathLike, test_share: float = 0.2, skip_broken: bool = False,
+def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE, skip_broken: bool = False,
          drop_duplicates: bool = False, image_size: str = "auto", fit: str = "crop") -> Pictures:
     """Open data set `data` (cifar10, digits, a folder or a table), packing it first if there is no whole cache of it.
 
@@ -62,7 +63,7 @@ def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, ima
     if data in DATASETS:
         side = SIDE if image_size == "auto" else int(image_size)
         return _Source(f"{data}-{side}" if side != SIDE else data, lambda: Read(*read_known(data, data_dir, side)),
-                       {"side": side} if side != SIDE else {})
+                       {"side": side} if side != SIDE else {}, unused_share(test_share))
     found = listed(data, data_dir, test_share, skip_broken)
     side = side_of(found, image_size)
     key = f"{place_name(data)}-{found.fingerprint()}-{side}-{fit}" + ("-skip-broken" if skip_broken else "")

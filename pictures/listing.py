@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 SPLITS = ("", "train", "val", "test")  # empty: not split
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # in any capitals
+TEST_SHARE = 0.2  # the default of DataConfig, which cannot tell whether it was given
 FORMS = ("a folder with a folder for each class, or with train/ and test/ (and val/) of such, or a CSV or TSV file of "
          "path and label")
 
@@ -95,7 +96,7 @@ def set_aside(listing: Listing, share: float, known: Mapping[str, str]) -> Listi
     `known`: path -> split of an earlier call. What was in the test set then stays there, and so does what was not.
     """
     if "test" in listing.split_names:
-        return listing
+        return dataclasses.replace(listing, notes=(*listing.notes, *unused_share(share)))
     classes, chosen, problems = defaultdict(list), set(), list(listing.problems)
     for file in listing.files:
         if file.split in ("", "train"):
@@ -108,6 +109,11 @@ def set_aside(listing: Listing, share: float, known: Mapping[str, str]) -> Listi
                             "validation")
     files = [file._replace(split="test" if file.path in chosen else file.split or "train") for file in listing.files]
     return dataclasses.replace(listing, files=in_order(files), problems=tuple(problems), test_share=share)
+
+
+def unused_share(share: float) -> tuple[str, ...]:
+    """What to tell of a share that is wanted of a data set with a test set."""
+    return (f"--test-share {share:g} not used: the data has a test set",) if share != TEST_SHARE else ()
 
 
 def _chosen(paths: list[str], share: float, known: Mapping[str, str]) -> set[str]:

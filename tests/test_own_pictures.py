@@ -16,6 +16,7 @@ from journey.budgets import PipelineConfig
 from journey.data_set import to_try
 from own_pictures import make, make_classes
 from pictures import dataset
+from pictures.listing import TEST_SHARE
 from reporting import final_test, findings
 
 SMALL = ["--epochs", "1", "--batch-size", "8"]
@@ -114,6 +115,22 @@ def test_twelve_classes_of_eight(tmp_path, call, capsys):
 def test_the_line_of_known_data(digits_dir, call, capsys):
     assert call(hpo_trial, "digits", "--data-dir", str(digits_dir), "--train-size", "20", "--val-size", "10") == 0
     assert told(capsys) == "10 classes, 1437 + 360 pictures, smallest class 139; validation 10"
+
+
+def test_a_test_share_that_is_not_used_is_told(tmp_path, call, capsys):
+    for split, size in (("train", 10), ("test", 2)):
+        make_classes(tmp_path / "set" / split, cat=size, dog=size)
+    words = "; --test-share 0.3 not used: the data has a test set"
+    assert call(hpo_trial, "set", "--test-share", "0.3") == 0 and words in told(capsys)
+    assert call(hpo_trial, "set", "--overwrite") == 0 and "--test-share" not in told(capsys)
+    for data in ("set", "digits"):
+        for given in (["--test-share", "0.3"], []):
+            assert pipeline.main(["--data", data, "--dry-run", *given]) == 0
+            assert (words in told(capsys)) == bool(given)
+
+
+def test_the_share_that_needs_no_word_is_the_default():
+    assert DataConfig().test_share == TEST_SHARE
 
 
 def test_the_search_hands_on_what_the_data_set_is(tmp_path):

@@ -77,6 +77,11 @@ def test_each_side_and_fit_has_a_cache_and_a_checksum_of_its_own(folder, tmp_pat
     assert len([path for path in (tmp_path / "cache/cache").iterdir() if path.is_dir()]) == 3
 
 
+def test_a_known_data_set_tells_of_a_test_share_that_is_not_used(digits_dir):
+    notes = dataset.load("digits", digits_dir, test_share=0.3).notes
+    assert notes == ("--test-share 0.3 not used: the data has a test set",)
+
+
 def test_a_known_data_set_can_be_enlarged(digits_dir, tmp_path):
     small, large = dataset.load("digits", digits_dir), dataset.load("digits", tmp_path, image_size="48")
     assert large.side == 48 and small.side == 32 and np.array_equal(large.train_labels, small.train_labels)
