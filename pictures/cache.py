@@ -17,8 +17,9 @@ from files import read_json, read_object, write_json
 from pictures.preprocess import GreyRange
 from pictures.summary import summary
 
-FORMAT = 3  # of the cache; another number makes old caches be rebuilt
+FORMAT = 4  # of the cache; another number makes old caches be rebuilt
 PATHS = "paths.json"  # in it: the files that were packed
+PAIRS = 2  # of equal files in two classes: those that are named
 
 
 @dataclass(frozen=True)
@@ -155,39 +156,65 @@ def open_cache(cache: Path, name: str) -> Pictures | None:
 # ---- pictures that there are twice, by their pixels as they are packed
 
 
-def _count_duplicates(read: Read) -> dict[str, int]:
+class _Copies(NamedTuple):
+    """Of all images of a data set, in the order test, validation, training."""
+
+    first: np.ndarray  # (N,) the number of the first one that equals it
+    again: np.ndarray  # (N,) bool: it equals an earlier one
+    across: np.ndarray  # (N,) bool: and that one is in another split
+    differs: np.ndarray  # (N,) bool: and that one is of another class
+    conflict: np.ndarray  # (N,) bool: among those that equal it are two classes
+
+
+def _copies(read: Read) -> _Copies:
+    own = len(read.train[1]) - read.given_val
+    images, labels = (itertools.chain(test, train[own:], train[:own])
+                      for test, train in zip(read.test, read.train, strict=True))
+    seen: dict[bytes, int] = {}
+    first = np.array([seen.setdefault(hashlib.blake2b(image, digest_size=16).digest(), number)
+                      for number, image in enumerate(images)], int)
+    classes = np.array(list(labels), int)
+    split = np.repeat(range(3), [len(read.test[1]), read.given_val, own])
+    differs = classes != classes[first]
+    return _Copies(first, first != np.arange(len(first)), split != split[first], differs,
+                   np.isin(first, first[differs]))
+
+
+def _count_duplicates(read: Read) -> dict[str, Any]:
     """`duplicates`: pictures that equal an earlier one, in the order test, validation, training; `duplicates_across`:
-    those of them that are in another split than that one."""
-    train, test, across = _repeated(read)
-    found = {"duplicates": int(train.sum() + test.sum()), "duplicates_across": across}
+    those of them that are in another split than that one; `two_classes`: pictures of which copies are in two classes,
+    and files that show it."""
+    copies = _copies(read)
+    found = {"duplicates": int(copies.again.sum()), "duplicates_across": int(copies.across.sum()),
+             "two_classes": len(np.unique(copies.first[copies.differs])), "two_classes_files": _conflicts(read, copies)}
     return {key: count for key, count in found.items() if count}
 
 
-def _without_duplicates(read: Read) -> tuple[Read, dict[str, int]]:
-    """Keeps the first one, in the same order: the test set is never smaller for what is in the training data."""
-    train, test, _ = _repeated(read)
-    dropped = int(train.sum() + test.sum())
-    if not dropped:
+def _conflicts(read: Read, copies: _Copies) -> list[list[str]]:
+    """Two equal files of two classes, of the first pictures that have such; none of a data set without files."""
+    own = len(read.train[1]) - read.given_val
+    paths = [*read.test_paths, *read.train_paths[own:], *read.train_paths[:own]]
+    numbers, places = np.unique(copies.first[copies.differs], return_index=True)
+    others = np.flatnonzero(copies.differs)[places]
+    return [[paths[one], paths[other]] for one, other in zip(numbers[:PAIRS], others[:PAIRS], strict=True) if paths]
+
+
+def _without_duplicates(read: Read) -> tuple[Read, dict[str, Any]]:
+    """Keeps the first one, in the same order: the test set is never smaller for what is in the training data. Of copies
+    in two classes none is kept: which class is right is not known."""
+    copies = _copies(read)
+    left_out = copies.again | copies.conflict
+    if not left_out.any():
         return read, {}
-    given = int((~train[len(train) - read.given_val :]).sum())
-    parts = ((compact(images, ~mask), labels[~mask])
-             for (images, labels), mask in ((read.train, train), (read.test, test)))
-    paths = (list(itertools.compress(paths, ~mask))
-             for paths, mask in ((read.train_paths, train), (read.test_paths, test)))
-    return Read(read.classes, *parts, given, read.broken, *paths), {"duplicates_dropped": dropped}
-
-
-def _repeated(read: Read) -> tuple[np.ndarray, np.ndarray, int]:
-    """Which training and which test images equal an earlier one, and how many an earlier one of another split."""
-    train, test = (np.zeros(len(images), bool) for images, _ in (read.train, read.test))
-    own, seen, across = len(train) - read.given_val, {}, 0
-    for images, mask, split in ((read.test[0], test, "test"), (read.train[0][own:], train[own:], "val"),
-                                (read.train[0][:own], train[:own], "train")):
-        for number, image in enumerate(images):
-            first = seen.setdefault(hashlib.blake2b(image, digest_size=16).digest(), (split, number))
-            mask[number] = first != (split, number)
-            across += first[0] != split
-    return train, test, across
+    test, val, train = np.split(~left_out, [len(read.test[1]), len(read.test[1]) + read.given_val])
+    kept = np.concatenate([train, val]), test
+    parts = ((compact(images, mask), labels[mask])
+             for (images, labels), mask in zip((read.train, read.test), kept, strict=True))
+    paths = (list(itertools.compress(*those)) for those in zip((read.train_paths, read.test_paths), kept, strict=True))
+    found = {"duplicates_dropped": int((copies.again & ~copies.conflict).sum()),
+             "two_classes_dropped": int(copies.conflict.sum()), "two_classes_files": _conflicts(read, copies)}
+    return (Read(read.classes, *parts, int(val.sum()), read.broken, *paths),
+            {key: count for key, count in found.items() if count})
 
 
 def compact(images: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pictures.listing import shown
 from pictures.preprocess import GreyRange
 
 UNEQUAL = 3  # times the smallest class: the largest one, from where it is told
@@ -37,12 +38,14 @@ def grey_words(ranges: GreyRange) -> list[str]:
 
 def of_counts(counts: Mapping[str, Any]) -> list[str]:
     """What was left out or set aside, in words; other keys do not matter."""
-    found = [_number(text, counts[key]) for key, text in TEXTS.items() if counts.get(key)]
+    pairs = ", ".join(" = ".join(map(shown, pair)) for pair in counts.get("two_classes_files") or ())
+    found = [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in TEXTS.items()
+             if counts.get(key)]
     return found + grey_words(counts.get("grey_range") or {})
 
 
-def _number(text: str, n: float) -> str:
-    return text.format(n=n, s="" if n == 1 else "s", are="is" if n == 1 else "are")
+def _number(text: str, n: float, pairs: str) -> str:
+    return text.format(n=n, pairs=pairs, s="" if n == 1 else "s", are="is" if n == 1 else "are")
 
 
 TEXTS = {
@@ -51,5 +54,7 @@ TEXTS = {
     "broken": "{n} broken picture{s} left out",
     "duplicates": "{n} picture{s} {are} there twice or more (--drop-duplicates drops such)",
     "duplicates_across": "{n} of these in two of training, validation and test",
+    "two_classes": "{n} picture{s} {are} in two classes{pairs}",
     "duplicates_dropped": "{n} duplicate{s} dropped",
+    "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FACES = 20  # classes up to which one picture of each is shown
 SIZE = 110  # pixels of the longer side of these
-LOOK = ("broken", "duplicates", "duplicates_across")  # what its owner may want to mend
+LOOK = ("broken", "duplicates", "duplicates_across", "two_classes", "two_classes_dropped")  # its owner may mend that
 SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
 
 

@@ -373,6 +373,50 @@ def test_duplicates_can_be_dropped(twice, opened):
     assert opened().checksum == before.checksum and opened().counts == before.counts
 
 
+@pytest.fixture
+def in_two_classes(root):
+    """Three pictures, one of them in the test set too, and one with a copy in its own class."""
+    for split, size in (("train", 6), ("val", 2), ("test", 3)):
+        make_classes(root / split, cat=size, dog=size)
+    for number, paths in enumerate((["train/cat/a.png", "train/dog/a.png"], ["train/cat/\udcff.png", "test/dog/b.png"],
+                                    ["train/cat/c.png", "train/cat/d.png", "val/dog/c.png"])):
+        for path in paths:
+            make(root / path, like=number)
+    make(root / "train/dog/e.png", like=9)
+    make(root / "train/dog/f.png", like=9)
+    return root
+
+
+def test_pictures_in_two_classes_are_told_apart(in_two_classes, opened):
+    pictures = opened()
+    assert left_out(pictures) == {
+        "duplicates": 5, "duplicates_across": 3, "two_classes": 3,
+        "two_classes_files": [["test/dog/b.png", "train/cat/\udcff.png"], ["val/dog/c.png", "train/cat/c.png"]]}
+    assert ("; 3 pictures are in two classes (test/dog/b.png = train/cat/\\xff.png, val/dog/c.png = train/cat/c.png)"
+            in pictures.summary())
+
+
+def test_no_class_is_chosen_for_a_picture_in_two(in_two_classes, opened):
+    """All its copies are dropped, and its classes' own copies are not counted as duplicates."""
+    pictures = opened(drop_duplicates=True)
+    assert sizes(pictures) == ([6 + 2, 6 + 1 + 2], [3, 3], 4)
+    counts = left_out(pictures)
+    assert counts.pop("two_classes_files") == opened().counts["two_classes_files"]
+    assert counts == {"duplicates_dropped": 1, "two_classes_dropped": 7}
+    assert ("; 1 duplicate dropped; 7 files dropped, since the same pictures are in two classes (test/dog/b.png = "
+            in pictures.summary())
+    names = {os.path.basename(path) for split in ("train", "test") for path in pictures.paths(split)}
+    assert not names & {"a.png", "b.png", "c.png", "d.png", "\udcff.png"} and {"e.png", "f.png"} & names == {"e.png"}
+
+
+def test_a_class_of_which_only_conflicts_are_there(root, opened):
+    make_classes(root, cat=6)
+    for name in ("dog", "cat"):
+        for number in range(3):
+            make(root / name / f"same{number}.png", like=number)
+    assert "class 'dog' has no picture left for training" in refused(lambda: opened(drop_duplicates=True))
+
+
 def test_each_picture_knows_its_file(twice, opened, tmp_path):
     """Also when some are left out, and when another path to the folder was packed."""
     (twice / "train/cat/0.jpg").write_bytes(b"broken")

@@ -211,11 +211,13 @@ def test_what_results_tell_of_balance_and_recall_is_shown(tmp_path):
     test = {"accuracy": 0.9, "images": 10, "balanced_accuracy": 0.8125, "recall": {"ant": 1.0, "bee": 0.6},
             "confusion": [[5, 0], [2, 3]]}
     told = result("retrain", test=test)
-    told["data"] |= {"broken": 2, "not_pictures": 1, "duplicates": 0}
+    told["data"] |= {"broken": 2, "not_pictures": 1, "duplicates": 0, "two_classes": 1,
+                     "two_classes_files": [["ant/\udcff.png", "bee/<b>.png"]]}
     write_run(tmp_path, "retrain/x", told)
-    _, text = build(tmp_path)
+    page, text = build(tmp_path)
     assert "the mean of the classes' own: 81.25%" in text and "| bee | 60.00% | 23 to 88% | 3 | 5 |" in text
-    assert "> Of the files: 1 file is no picture; 2 broken pictures left out." in text
+    assert "> Of the files: 1 file is no picture; 2 broken pictures left out; 1 picture is in two classes" in text
+    assert r"(ant/\xff.png = bee/&lt;b&gt;.png)" in page
 
 
 # ---- pictures of the user
