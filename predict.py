@@ -25,6 +25,7 @@ from files import atomic_write
 from pictures import SIDE
 from pictures.decoding import Decoded, Decoder
 from pictures.folders import find_pictures
+from pictures.listing import shown
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np
@@ -193,8 +194,7 @@ def lines(batch: Decoded, probabilities: "np.ndarray", classes: tuple[str, ...],
                       "probabilities": dict(zip(classes, row, strict=True))}
             yield json.dumps(record, allow_nan=False) + "\n"
         else:
-            name = os.fsencode(path).decode(errors="replace")  # a name need not be valid Unicode
-            yield f"{name.translate(ESCAPES)}\t{classes[best].translate(ESCAPES)}\t{row[best]:.4f}\n"
+            yield f"{shown(path.translate(ESCAPES))}\t{classes[best].translate(ESCAPES)}\t{row[best]:.4f}\n"
 
 
 @contextlib.contextmanager

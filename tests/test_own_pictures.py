@@ -9,6 +9,8 @@ import classic_nas_trial
 import darts_search
 import hpo_trial
 import pipeline
+import predict
+import report
 import retrain
 from config import DataConfig
 from journey import budgets
@@ -144,6 +146,21 @@ def test_the_report_opens_the_data_set_of_the_run(photos, call, tmp_path):
     [group] = findings.find(tmp_path / "runs").groups.values()
     found = final_test.final_test(group.runs[0], "cpu")
     assert found.images == result_of(tmp_path)["test"]["images"] and found.classes == ["cat", "dog"]
+
+
+def test_a_class_whose_name_is_not_unicode(tmp_path, call, capsys):
+    """Its bytes are shown with backslashes, in whatever holds the names of classes."""
+    data, name = make_classes(tmp_path / "set", **{"caf\udce9": 15, "dog": 15}), r"caf\xe9"
+    assert call(retrain, data) == 0
+    [model] = tmp_path.glob("runs/*/x/model.pt")
+    assert result_of(tmp_path)["test"]["class_accuracy"].keys() == {name, "dog"}
+    capsys.readouterr()
+    assert predict.main(["--model", str(model), "--images", str(data), "--workers", "1"]) == 0
+    out, error = capsys.readouterr()
+    assert f"{data}/{name}/0.png\t" in out and f"\n{name} " in error and "accuracy " in error
+    assert report.main(["--runs", str(tmp_path / "runs")]) == 0
+    page, text = ((tmp_path / "runs" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    assert name in page and name in text.replace(r"\\", "\\") and "udce9" not in page + text
 
 
 def test_what_changes_a_data_set_is_known_everywhere():

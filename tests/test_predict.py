@@ -242,6 +242,17 @@ def test_tabs_and_line_ends_in_names_do_no_harm(model_file, tmp_path, capsys):
     assert [record["path"] for record in records(capsys.readouterr().out)] == [str(tmp_path / name) for name in names]
 
 
+def test_names_that_are_not_unicode_are_told_apart(model_file, tmp_path, capsys):
+    names = ["a\udcfe.png", "a\udcff.png", r"b\xff.png"]
+    for name in names:
+        Image.new("RGB", (9, 9), "red").save(tmp_path / name)
+    assert call(model_file, "--images", tmp_path) == 0
+    paths = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert paths == [f"{tmp_path}/{name}" for name in (r"a\xfe.png", r"a\xff.png", r"b\\xff.png")]
+    assert call(model_file, "--images", tmp_path, "--json") == 0
+    assert [record["path"] for record in records(capsys.readouterr().out)] == [str(tmp_path / name) for name in names]
+
+
 @pytest.mark.parametrize(("out", "words"), [
     ("{model}", "the model itself"), ("{link to model}", "the model itself"), ("{folder}/a.png", "one of the files of"),
     ("{folder}/.hidden", "one of the files of"), ("{hard link}", "one of the files of"),
