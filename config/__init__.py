@@ -133,6 +133,8 @@ class DartsSearchConfig(TrainingConfig):
                                 minimum=0)
     max_skips: int = setting(2, "skip connections that a normal cell may have; 8: any number", minimum=0, maximum=8)
     recompute: bool = setting(False, "compute cells again for the gradient: less memory, a third more time")
+    branches: bool = setting(True, "on a GPU of 20 GB or more: what can runs side by side in the graph; a fifth less "
+                             "time, a third more memory")
     form: str = setting("auto", "of the supernet, all of which compute the same: plain, the reference; stored, in few "
                         "launches; fused, with little memory traffic; auto: stored on a GPU, fused on a CPU",
                         choices=("auto", "plain", "stored", "fused"))
@@ -218,8 +220,8 @@ class ReportConfig:
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit",
                           "device", "runs_dir", "name", "resume", "overwrite", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "recompute",
-                          "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
+                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "branches",
+                          "recompute", "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
 
 
 # Settings that checkpoints of earlier versions do not have, and what those computed.

@@ -30,18 +30,20 @@ def body_side(side: int) -> int:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's, which in training on a GPU is computed by a kernel of our own, in half the time."""
+    """PyTorch's, which on a GPU takes the batch's statistics by a kernel of our own, of large maps in half the time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        numbers = x.numel() // x.shape[1]  # of a channel
-        if not (self.training and self.track_running_stats and numbers > 1 and usable(x)):
+        fits = x.ndim == 4 and x.shape[1] == self.num_features and x.numel() > x.shape[1]  # PyTorch tells if not
+        of_batch, tracked = self.training or self.running_mean is None, self.running_mean is not None
+        if not (fits and of_batch and self.momentum is not None and usable(x)):
             return super().forward(x)
         from models.kernels.batch_norm import normalized  # Triton, which not every machine has
 
-        self.num_batches_tracked.add_(1)
+        if tracked:
+            self.num_batches_tracked.add_(1)
         weights, bias = (self.weight[None], self.bias) if self.affine else (None, None)
-        return normalized([x], weights, bias, eps=self.eps, running=(self.running_mean, self.running_var),
-                          momentum=self.momentum)
+        return normalized([x], weights, bias, eps=self.eps, momentum=self.momentum,
+                          running=(self.running_mean, self.running_var) if tracked else None)
 
 
 def avg_pool(x: Tensor, kernel: int, stride: int, count_padding: bool) -> Tensor:

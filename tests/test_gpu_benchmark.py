@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.counting import Launches
-from benchmarks.gpu import SECTIONS, __main__, correct_search, processes, processor, section
+from benchmarks.gpu import SECTIONS, __main__, correct_kernels, correct_search, processes, processor, section
 from benchmarks.gpu.errors import Smooth, check, error, expectation, on_device, random_batch, worst
 from benchmarks.gpu.lines import Figure, append, read, table
 from benchmarks.gpu.processor import Cpu, Cuda, Seconds, fp32_as
@@ -341,6 +341,20 @@ def test_a_recorded_search_is_checked_and_a_wrong_one_found(bench, digits_dir, m
     assert [figure.ok for figure in right] == [True, True] and right[0].value < 1e-12
     monkeypatch.setattr(GraphOnCpu, "replay", lambda graph: None)
     assert next(iter(correct_search.recorded(1, bench))).ok is False
+
+
+# ---- kernels of our own
+
+
+def test_a_kernel_is_checked_and_a_wrong_one_found(bench, monkeypatch):
+    """By Triton's interpreter, as far as that can: bf16 on a CPU, and no TF32."""
+    pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds")
+    from models.kernels import pooling
+
+    figures = [figure for of in (correct_kernels.pointwise, correct_kernels.pools) for figure in of(bench)]
+    assert len(figures) == 3 * 2 * 3 + 2 * 3 * 2 and all(figure.ok for figure in figures)
+    monkeypatch.setattr(pooling, "avg_pool", lambda x, kernel, stride, count: F.avg_pool2d(x, kernel, stride, 1))
+    assert not next(correct_kernels.pools(bench)).ok
 
 
 # ---- all of it

@@ -20,7 +20,7 @@ class Execution(NamedTuple):
     captured: bool = False  # the step as one CUDA graph
     compiled: bool = False
     form: str | None = None  # of the supernet, in a search
-    branches: bool = False  # of a DARTS network side by side in the graph
+    branches: bool = False  # of the supernet's sources side by side in the graph
     lacking: tuple[str, ...] = ()  # operations for whose sake it is the plain one
     no_kernels: str = ""  # why a GPU has none of our own
 
@@ -53,7 +53,7 @@ def of_search(settings: Any, device: torch.device, processes: int) -> Execution:
     possible = device.type == "cuda" and processes == 1 and settings.order == 1 and not settings.recompute
     captured, form = settings.graph and possible, "plain" if lacking else form
     return Execution(device.type, "fp32", captured, form=form, lacking=lacking,
-                     branches=captured and form == "stored" and total_memory(device) >= ROOMY,
+                     branches=settings.branches and captured and form == "stored" and total_memory(device) >= ROOMY,
                      no_kernels=_no_kernels(device))
 
 

@@ -21,7 +21,8 @@ class Section(NamedTuple):
 
 SECTIONS = {
     "ceilings": Section(8, ("ceilings",), "what the machine can do at best"),
-    "correct": Section(30, ("correct_search", "correct_runs", "correct"), "against float64 on the CPU"),
+    "correct": Section(30, ("correct_kernels", "correct_search", "correct_runs", "correct"),
+                       "against float64 on the CPU"),
     "depthwise": Section(10, ("depthwise", "pointwise", "depthwise_compiled"), "the convolutions of DARTS"),
     "search": Section(18, ("search",), "a step of the published search"),
     "zoo": Section(14, ("zoo",), "training of the eight networks, input included"),

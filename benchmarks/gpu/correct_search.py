@@ -26,8 +26,8 @@ from training.search import Search
 
 BATCH, RATE = 4, 0.025
 TOLERANCES = {  # of loss and gradients; computed as, activation
-    ("float64", "relu"): (1e-9, 1e-7), ("ieee", "relu"): (1e-4, 2e-2), ("ieee", "smooth"): (1e-5, 1e-3),
-    ("tf32", "smooth"): (1e-2, 0.2)}
+    ("float64", "relu"): (1e-9, 1e-7), ("ieee", "relu"): (1e-4, 2e-2), ("tf32", "relu"): (1e-2, 0.4),
+    ("ieee", "smooth"): (1e-5, 1e-3), ("tf32", "smooth"): (1e-2, 0.2)}
 
 
 def supernet(bench: Bench, partial_channels: int) -> Supernet:

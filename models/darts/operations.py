@@ -83,12 +83,12 @@ class Chain(nn.Sequential):
         layers = list(self)
         if not (self.training and layers[-1].track_running_stats and usable(x)):
             return super().forward(x)
-        from models.kernels.depthwise import depthwise  # Triton, which not every machine has
+        from models.kernels.depthwise import rectified_depthwise  # Triton, which not every machine has
 
         for relu, convolve, pointwise, norm in zip(*(layers[number::4] for number in range(4)), strict=True):
             [x], stride, dilation = as_autocast(x), convolve.stride[0], convolve.dilation[0]
             cudnn_is_faster = x.dtype == torch.bfloat16 and dilation == 1  # docs/results.md
-            x = convolve(relu(x)) if cudnn_is_faster else depthwise(x, convolve.weight, stride, dilation)
+            x = convolve(relu(x)) if cudnn_is_faster else rectified_depthwise(x, convolve.weight, stride, dilation)
             x = norm(pointwise(x))
         return x
 

@@ -42,25 +42,25 @@ def leave(x: Tensor, edges: nn.Module, shares: Tensor, stride: int) -> Sequence[
     steps, (count, c) = _own_steps() if usable(x) else PYTORCH, (len(shares), x.shape[1])
     wide = steps.rectified(x, count)
     weights = shares.T.repeat_interleave(c, 1).unbind()  # (E * C,) of each operation
-    chains, maps, weighed, blended, columns, pools = [], [], [], [], [], []
+    chains, skips, of_chains, of_skips, blended, columns, pools = [], [], [], [], [], [], []
     for column, (name, operation) in enumerate(SPACE.items()):
         parameters = edges.operations[name]
         if operation.chain:
             chains.append(partial(_chain, wide, parameters, operation.chain, stride, steps))
-            weighed.append(weights[column])
+            of_chains.append(weights[column])
         elif operation.pool:
             pools.append(operation.pool(x, stride))
             columns.append(column)
         elif operation.skip and stride == 2:
-            maps.append(torch.conv2d(x.relu(), reducing_kernels(*parameters, count), stride=2))
-            weighed.insert(0, weights[column])
+            skips.append(torch.conv2d(x.relu(), reducing_kernels(*parameters, count), stride=2))
+            of_skips.append(weights[column])
         elif operation.skip:
             blended.append((column, x))
     if pools:
         normalized = steps.normalized([torch.cat(pools, 1)], None)
         blended = [*zip(columns, normalized.chunk(len(pools), 1), strict=True), *blended]
-    maps += side_by_side(chains, wide)
-    sums = [steps.normalized(maps, weighed)] if maps else []
+    maps = [*side_by_side(chains, wide), *skips]
+    sums = [steps.normalized(maps, [*of_chains, *of_skips])] if maps else []
     if blended:
         columns, sources = zip(*blended, strict=True)
         sums.append(_blend(sources, picked(shares.unbind(1), columns, 1)))
@@ -110,10 +110,10 @@ PYTORCH = Steps(_repeated, convolve, _grouped, _normalized)
 @cache
 def _own_steps() -> Steps:
     from models.kernels.batch_norm import normalized  # Triton, which not every machine has
-    from models.kernels.depthwise import depthwise
+    from models.kernels.depthwise import rectified_depthwise
     from models.kernels.pointwise import pointwise
 
-    return Steps(lambda x, count: x, depthwise, pointwise,
+    return Steps(lambda x, count: x, rectified_depthwise, pointwise,
                  lambda maps, weights: normalized(maps, weights and torch.stack(list(weights)), eps=EPS))
 
 

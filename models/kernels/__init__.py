@@ -7,19 +7,19 @@
     sums.py          over the parts that the others leave
     branches.py      what does not need each other, side by side in a CUDA graph
 
-All maps are channels_last, and of any type that PyTorch computes in: in float64 they are compared with PyTorch's own.
+All maps are channels_last, and of any type but in pointwise.py: in float64 they are compared with PyTorch's own.
 Triton comes with PyTorch's CUDA builds. docs/results.md has what they are worth.
 """
 
 import os
 from functools import cache
 from importlib.util import find_spec
-from shutil import which
 
 import torch
 from torch import Tensor
 
-CHOICE = "OWN_KERNELS"  # in the environment: 0 leaves all to PyTorch, cpu has Triton's interpreter take a CPU's too
+# In the environment: 0 leaves all to PyTorch; cpu, with TRITON_INTERPRET=1, has a CPU interpret them.
+CHOICE = "OWN_KERNELS"
 LEAST = (8, 0)  # compute capability: bf16 and TF32
 
 
@@ -37,12 +37,19 @@ def lacking(device: torch.device) -> str:
 
 @cache
 def _lacking(device: torch.device) -> str:
+    """Found out by trying: Triton needs a C compiler, Python's headers and a GPU that it knows."""
     if find_spec("triton") is None:
         return "no Triton"
-    if not os.environ.get("CC") and not any(map(which, ("gcc", "clang", "cc"))):
-        return "no C compiler, which Triton needs"
-    capability = torch.cuda.get_device_capability(device)
-    return "" if capability >= LEAST else f"compute capability {'.'.join(map(str, capability))}"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "TRITON_INTERPRET=1"
+    if (capability := torch.cuda.get_device_capability(device)) < LEAST:
+        return f"compute capability {'.'.join(map(str, capability))}"
+    from models.kernels.sums import total
+
+    try:
+        return "" if total(torch.ones(2, 3, device=device)).eq(2).all() else "Triton adds wrongly"
+    except Exception as error:  # whatever a compiler, a driver or Triton itself may raise
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
     y = sum over k of weights[k] * (x[k] - mean[k]) / sqrt(var[k] + eps)      maps x[k] (N, C, H, W), weights[k] (C,)
 
-Of one map it may go on with a bias and a ReLU, as the layers of a network do.
+Of one map it may go on with a bias, as the layers of a network do.
 
 Each pass reads every map once and writes its result; PyTorch's own kernels for channels_last reach a quarter of the
 memory's speed. Means and variances are those of parts, merged as Chan, Golub and LeVeque do (1983): no cancellation.
@@ -28,18 +28,17 @@ VARYING = ["rows", "units", "parts"]
 
 
 def normalized(maps: Sequence[Tensor], weights: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5,
-               rectify: bool = False, running: tuple[Tensor, Tensor] | None = None, momentum: float = 0.1) -> Tensor:
-    """See above; weights (K, C), bias (C,). Of one map alone: `rectify`, and `running`, mean and variance, which move
-    towards those at hand."""
-    return _Normalized.apply(weights, bias, running, momentum, eps, rectify, *maps)
+               running: tuple[Tensor, Tensor] | None = None, momentum: float = 0.1) -> Tensor:
+    """See above; weights (K, C), bias (C,). `running`: mean and variance, which move towards those of the only map."""
+    return _Normalized.apply(weights, bias, running, momentum, eps, *maps)
 
 
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor | None, bias: Tensor | None, running: tuple[Tensor, Tensor] | None,
-                momentum: float, eps: float, rectify: bool, *maps: Tensor) -> Tensor:
+                momentum: float, eps: float, *maps: Tensor) -> Tensor:
         maps = tuple(channels_last(map) for map in maps)
-        sizes = _Sizes(maps, weights is not None, bias is not None, rectify)
+        sizes = _Sizes(maps, weights is not None, bias is not None)
         kept = torch.empty((len(maps), sizes.parts, 2, sizes.channels), dtype=sizes.sum, device=maps[0].device)
         statistics, y = kept.new_empty(len(maps), 2, sizes.channels), torch.empty_like(maps[0])
         weights = weights.contiguous() if sizes.weighed else statistics  # where there are none, none are read
@@ -51,43 +50,42 @@ class _Normalized(torch.autograd.Function):
             SUM=TYPES[sizes.sum], num_warps=WARPS)
         _applied[triton.cdiv(sizes.rows, ROWS), sizes.blocks](
             maps, statistics, weights, bias, y, sizes.rows, sizes.units, sizes.parts, **sizes.constants)
-        ctx.save_for_backward(statistics, weights, bias, *maps)
-        ctx.sizes = sizes
+        ctx.save_for_backward(statistics, weights, *maps)
+        ctx.sizes, ctx.of_bias = sizes, bias.dtype
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        statistics, weights, bias, *maps = ctx.saved_tensors
+        statistics, weights, *maps = ctx.saved_tensors
         sizes, grad, maps = ctx.sizes, channels_last(grad), tuple(maps)
         kept = torch.empty((sizes.parts, len(maps) + 1, sizes.channels), dtype=sizes.sum, device=grad.device)
-        founds = tuple(torch.empty_like(map) for map in maps)
-        _sums[sizes.parts, sizes.blocks](grad, maps, statistics, weights, bias, kept, sizes.rows, sizes.units,
-                                         sizes.parts, **sizes.constants)
-        sums = total(kept)
-        _gradients[triton.cdiv(sizes.rows, ROWS), sizes.blocks](
-            grad, maps, statistics, weights, bias, sums, founds, sizes.rows, sizes.units, sizes.parts,
-            **sizes.constants)
-        return (sums[1:].to(weights.dtype) if sizes.weighed else None, sums[0].to(bias.dtype) if sizes.biased else None,
-                None, None, None, None, *founds)
+        _sums[sizes.parts, sizes.blocks](grad, maps, statistics, kept, sizes.rows, sizes.units, sizes.parts,
+                                         **sizes.constants)
+        sums, founds = total(kept), (None,) * len(maps)
+        if any(ctx.needs_input_grad[-len(maps) :]):
+            founds = tuple(torch.empty_like(map) for map in maps)
+            _gradients[triton.cdiv(sizes.rows, ROWS), sizes.blocks](
+                grad, maps, statistics, weights, sums, founds, sizes.rows, sizes.units, sizes.parts,
+                **sizes.constants)
+        of_weights = sums[1:].to(weights.dtype) if sizes.weighed else None
+        return of_weights, sums[0].to(ctx.of_bias) if sizes.biased else None, None, None, None, *founds
 
 
 class _Sizes:
-    def __init__(self, maps: Sequence[Tensor], weighed: bool, biased: bool, rectify: bool) -> None:
+    def __init__(self, maps: Sequence[Tensor], weighed: bool, biased: bool) -> None:
         n, self.channels, h, w = maps[0].shape
         self.rows, self.unit, self.sum = n * h * w, unit_of(self.channels), precision_of(maps[0])
         self.units, self.blocks = self.channels // self.unit, triton.cdiv(self.channels, CHANNELS)
         self.parts = max(1, min(PROGRAMS // self.blocks, triton.cdiv(self.rows, ROWS)))
         self.weighed, self.biased = weighed, biased
         self.constants = {"UNIT": self.unit, "COUNT": len(maps), "WEIGHED": weighed, "BIASED": biased,
-                          "RECTIFY": rectify, "ROWS": ROWS, "CHANNELS": CHANNELS, "SUM": TYPES[self.sum],
-                          "num_warps": WARPS}
+                          "ROWS": ROWS, "CHANNELS": CHANNELS, "SUM": TYPES[self.sum], "num_warps": WARPS}
 
 
 @triton.jit(do_not_specialize=VARYING)
 def _statistics(maps, kept, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.constexpr, WEIGHED: tl.constexpr,
-                BIASED: tl.constexpr, RECTIFY: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
-                SUM: tl.constexpr):
+                BIASED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
     """Of each part: means, and sums of squared distances from them; (K, parts, 2, C)."""
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -152,7 +150,7 @@ def _merged(kept, statistics, running_mean, running_variance, rows, units, parts
 
 @triton.jit(do_not_specialize=VARYING)
 def _applied(maps, statistics, weights, bias, y, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.constexpr,
-             WEIGHED: tl.constexpr, BIASED: tl.constexpr, RECTIFY: tl.constexpr, ROWS: tl.constexpr,
+             WEIGHED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr,
              CHANNELS: tl.constexpr, SUM: tl.constexpr):
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -169,14 +167,12 @@ def _applied(maps, statistics, weights, bias, y, rows, units, parts, UNIT: tl.co
         total += (tl.load(maps[k] + place, known, 0.0).to(SUM) - mean[None, :]) * scale[None, :]
     if BIASED:
         total += tl.load(bias + c, real, 0.0).to(SUM)[None, :]
-    if RECTIFY:
-        total = tl.maximum(total, 0.0)
     tl.store(y + place, total.to(y.dtype.element_ty), known)
 
 
 @triton.jit(do_not_specialize=VARYING)
-def _sums(grad, maps, statistics, weights, bias, kept, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.constexpr,
-          WEIGHED: tl.constexpr, BIASED: tl.constexpr, RECTIFY: tl.constexpr, ROWS: tl.constexpr,
+def _sums(grad, maps, statistics, kept, rows, units, parts, UNIT: tl.constexpr, COUNT: tl.constexpr,
+          WEIGHED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr,
           CHANNELS: tl.constexpr, SUM: tl.constexpr):
     """Of each part: of the gradient, and of its products with each normalised map; (parts, K + 1, C)."""
     channels = units * UNIT
@@ -196,13 +192,6 @@ def _sums(grad, maps, statistics, weights, bias, kept, rows, units, parts, UNIT:
             place = r.to(tl.int64)[:, None] * channels + c[None, :]
             x = (tl.load(maps[k] + place, known, 0.0).to(SUM) - mean[None, :]) * scale[None, :]
             slope = tl.load(grad + place, known, 0.0).to(SUM)
-            if RECTIFY:
-                value = x
-                if WEIGHED:
-                    value *= tl.load(weights + c, real, 0.0).to(SUM)[None, :]
-                if BIASED:
-                    value += tl.load(bias + c, real, 0.0).to(SUM)[None, :]
-                slope = tl.where(value > 0, slope, 0.0)
             plain += slope
             product += slope * x
         if k == 0:
@@ -211,8 +200,8 @@ def _sums(grad, maps, statistics, weights, bias, kept, rows, units, parts, UNIT:
 
 
 @triton.jit(do_not_specialize=VARYING)
-def _gradients(grad, maps, statistics, weights, bias, sums, founds, rows, units, parts, UNIT: tl.constexpr,
-               COUNT: tl.constexpr, WEIGHED: tl.constexpr, BIASED: tl.constexpr, RECTIFY: tl.constexpr,
+def _gradients(grad, maps, statistics, weights, sums, founds, rows, units, parts, UNIT: tl.constexpr,
+               COUNT: tl.constexpr, WEIGHED: tl.constexpr, BIASED: tl.constexpr,
                ROWS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
     """Ioffe & Szegedy 2015, arXiv:1502.03167, section 3."""
     channels = units * UNIT
@@ -231,12 +220,5 @@ def _gradients(grad, maps, statistics, weights, bias, sums, founds, rows, units,
         weight = scale
         if WEIGHED:
             weight *= tl.load(weights + k * channels + c, real, 0.0).to(SUM)
-        if RECTIFY:
-            value = x
-            if WEIGHED:
-                value *= tl.load(weights + c, real, 0.0).to(SUM)[None, :]
-            if BIASED:
-                value += tl.load(bias + c, real, 0.0).to(SUM)[None, :]
-            slope = tl.where(value > 0, slope, 0.0)
         found = (slope - plain[None, :] - x * product[None, :]) * weight[None, :]
         tl.store(founds[k] + place, found.to(founds[k].dtype.element_ty), known)

@@ -1,5 +1,10 @@
 """Parts of a computation that do not need each other, side by side on a GPU while a CUDA graph is recorded: most
-kernels of DARTS keep only a part of the GPU busy. The graph keeps what has to wait for what, the gradients' too."""
+kernels of DARTS keep only a part of the GPU busy. The graph keeps what has to wait for what, the gradients' too.
+
+Memory: what is made on one stream and read on another must not be given away in between. Here it is marked for what the
+parts read and give, by autograd for the gradients that it hands on; the gradients of weights, made on a branch, are not
+marked, and need not be as long as nothing else is made there before the step ends.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -7,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-allowed = True  # what a branch still needs is not given away before the graph ends: a third more memory
+allowed = False  # what a branch still needs is not given away before the graph ends: a third more memory
 
 
 def side_by_side(parts: Sequence[Callable[[], Tensor]], *sources: Tensor) -> list[Tensor]:

@@ -21,26 +21,26 @@ TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 VARYING = ["pixels", "height", "width", "out_height", "out_width", "units", "groups", "dilation"]
 
 
-def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1, rectify: bool = True) -> Tensor:
-    """See above; an odd kernel, zero padding that keeps the size, divided by the stride. Without `rectify` no ReLU."""
-    return _Depthwise.apply(x, weight, stride, dilation, rectify)
+def rectified_depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """See above; an odd kernel, zero padding that keeps the size, divided by the stride."""
+    return _Depthwise.apply(x, weight, stride, dilation)
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int, rectify: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         x = channels_last(x)
         taps = weight.flatten(1).T.contiguous()  # (k * k, E * C)
         ctx.save_for_backward(x, taps)
         ctx.shape = weight.shape
-        ctx.stride, ctx.dilation, ctx.rectify = stride, dilation, rectify
+        ctx.stride, ctx.dilation = stride, dilation
         (n, c, h, w), out = x.shape, len(weight)
         y = torch.empty((n, out, -(-h // stride), -(-w // stride)), dtype=x.dtype, device=x.device,
                         memory_format=torch.channels_last)
         pixels, tile = n * y.shape[2] * y.shape[3], _tile(out, NUMBERS)
         _forward[triton.cdiv(pixels, tile["PIXELS"]), triton.cdiv(out, tile["CHANNELS"])](
             x, taps, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
-            **_constants(x, weight.shape, stride, rectify))
+            **_constants(x, weight.shape, stride))
         return y
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Depthwise(torch.autograd.Function):
         x, taps = ctx.saved_tensors
         grad, (n, c, h, w), out, grads = channels_last(grad), x.shape, ctx.shape[0], [None, None]
         sizes = h, w, *grad.shape[2:], c // unit_of(c), out // c, ctx.dilation
-        constants = _constants(x, ctx.shape, ctx.stride, ctx.rectify)
+        constants = _constants(x, ctx.shape, ctx.stride)
         if ctx.needs_input_grad[0]:
             grads[0] = torch.empty_like(x)
             tile = _tile(c, NUMBERS // 2)
@@ -63,11 +63,11 @@ class _Depthwise(torch.autograd.Function):
             _weight_gradient[parts, triton.cdiv(out, tile["CHANNELS"])](
                 grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(len(taps)), **tile, **constants)
             grads[1] = total(sums).to(taps.dtype)
-        return *grads, None, None, None
+        return *grads, None, None
 
 
-def _constants(x: Tensor, weight: torch.Size, stride: int, rectify: bool) -> dict[str, Any]:
-    return {"UNIT": unit_of(x.shape[1]), "STRIDE": stride, "RECTIFY": rectify, "KERNEL": weight[-1],
+def _constants(x: Tensor, weight: torch.Size, stride: int) -> dict[str, Any]:
+    return {"UNIT": unit_of(x.shape[1]), "STRIDE": stride, "KERNEL": weight[-1],
             "SUM": TYPES[precision_of(x)], "num_warps": WARPS}
 
 
@@ -78,7 +78,7 @@ def _tile(channels: int, numbers: int, most: int = CHANNELS) -> dict[str, int]:
 
 @triton.jit(do_not_specialize=VARYING)
 def _forward(x, weight, y, pixels, height, width, out_height, out_width, units, groups, dilation,
-             UNIT: tl.constexpr, STRIDE: tl.constexpr, RECTIFY: tl.constexpr, KERNEL: tl.constexpr,
+             UNIT: tl.constexpr, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
              PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -96,8 +96,7 @@ def _forward(x, weight, y, pixels, height, width, out_height, out_width, units, 
             within = inside & (left + j * dilation >= 0) & (left + j * dilation < width)
             value = tl.load(corner + (i * dilation * width + j * dilation) * channels,
                             within[:, None] & real[None, :], 0.0).to(SUM)
-            if RECTIFY:
-                value = tl.maximum(value, 0.0)
+            value = tl.where(value < 0, 0.0, value)  # which keeps NaN
             total += value * tl.load(weight + (i * KERNEL + j) * channels * groups + c, real, 0.0).to(SUM)[None, :]
     tl.store(y + p.to(tl.int64)[:, None] * (channels * groups) + c[None, :], total.to(y.dtype.element_ty),
              (p < pixels)[:, None] & real[None, :])
@@ -105,7 +104,7 @@ def _forward(x, weight, y, pixels, height, width, out_height, out_width, units, 
 
 @triton.jit(do_not_specialize=VARYING)
 def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, out_width, units, groups,
-                    dilation, UNIT: tl.constexpr, STRIDE: tl.constexpr, RECTIFY: tl.constexpr, KERNEL: tl.constexpr,
+                    dilation, UNIT: tl.constexpr, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
                     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr):
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -130,14 +129,13 @@ def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, o
                 total += value * tl.load(own, real, 0.0).to(SUM)[None, :]
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     written = (p < pixels)[:, None] & real[None, :]
-    if RECTIFY:
-        total = tl.where(tl.load(x + place, written, 0.0) > 0, total, 0.0)
+    total = tl.where(tl.load(x + place, written, 0.0) <= 0, 0.0, total)
     tl.store(found + place, total.to(found.dtype.element_ty), written)
 
 
 @triton.jit(do_not_specialize=VARYING)
 def _weight_gradient(grad, x, sums, pixels, height, width, out_height, out_width, units, groups, dilation,
-                     UNIT: tl.constexpr, STRIDE: tl.constexpr, RECTIFY: tl.constexpr, KERNEL: tl.constexpr,
+                     UNIT: tl.constexpr, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
                      PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr, TAPS: tl.constexpr):
     """Here `pixels` are rows of `grad`, of which each program takes some."""
     channels = units * UNIT
@@ -159,8 +157,7 @@ def _weight_gradient(grad, x, sums, pixels, height, width, out_height, out_width
             w = column * STRIDE + along
             within = inside & (w >= 0) & (w < width)
             value = tl.load(corner + column * STRIDE * channels, within[:, None] & real[None, :], 0.0).to(SUM)
-            if RECTIFY:
-                value = tl.maximum(value, 0.0)
+            value = tl.where(value < 0, 0.0, value)  # which keeps NaN
             total += value * tl.load(own + column * channels * groups, real, 0.0).to(SUM)[None, :]
     place = (tl.program_id(0) * channels * groups + c)[None, :] * (KERNEL * KERNEL) + tap[:, None]
     tl.store(sums + place, total, (tap < KERNEL * KERNEL)[:, None] & real[None, :])

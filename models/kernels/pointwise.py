@@ -61,7 +61,7 @@ def _multiplied(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
 def _sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int, dict[str, Any]]:
     """Rows, channels as a multiple of a unit, groups; constants."""
     (n, wide, h, w), channels = x.shape, weight.shape[1]
-    ieee = torch.backends.cudnn.conv.fp32_precision == "ieee"
+    ieee = torch.backends.cudnn.conv.fp32_precision == "ieee" or torch.version.hip  # AMD's know no TF32
     unit = unit_of(channels)
     return n * h * w, channels // unit, wide // channels, {
         "UNIT": unit, "COLUMNS": max(triton.next_power_of_2(channels), LEAST), "ROWS": ROWS,

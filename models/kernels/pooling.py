@@ -1,4 +1,4 @@
-"""Pooling over windows of kernel x kernel, padded by half of that: (N, C, H, W) -> (N, C, ceil(H / stride), ...).
+"""Pooling over windows of an odd kernel, padded by half of it: (N, C, H, W) -> (N, C, ceil(H / stride), ...).
 
 PyTorch's own average has wrong gradients on a GPU in 2.11, in channels_last with padding
 (github.com/pytorch/pytorch/issues/188344, of June 2026), and both take several times as long.

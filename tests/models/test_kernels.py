@@ -4,10 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import build_model, kernels
+from models.blocks import BatchNorm2d
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
@@ -17,6 +18,8 @@ from training.hardware import true_fp32
 from training.loop import build_optimizer, set_seed, train_step
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds")
+from models.kernels import sums
+
 EXACT = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 6e-3}
 TYPES = pytest.mark.parametrize("dtype", EXACT, ids=str)
 
@@ -52,16 +55,26 @@ def agree(ours, theirs, *inputs: Tensor) -> None:
 @pytest.mark.parametrize(("n", "c", "h", "w", "groups", "kernel", "stride", "dilation"), [
     (2, 16, 8, 8, 3, 3, 1, 1), (2, 4, 7, 9, 2, 5, 1, 2), (1, 36, 6, 6, 1, 3, 2, 1), (2, 4, 8, 8, 2, 5, 2, 2),
     (1, 8, 5, 7, 1, 3, 2, 2), (1, 6, 8, 8, 1, 7, 1, 1)])
-@pytest.mark.parametrize("rectify", [True, False])
-def test_depthwise(dtype, n, c, h, w, groups, kernel, stride, dilation, rectify):
-    from models.kernels.depthwise import depthwise
+def test_depthwise(dtype, n, c, h, w, groups, kernel, stride, dilation):
+    from models.kernels.depthwise import rectified_depthwise
 
     def plain(x: Tensor, weight: Tensor) -> Tensor:
-        x = (x.relu() if rectify else x).repeat(1, groups, 1, 1)
+        x = x.relu().repeat(1, groups, 1, 1)
         return torch.conv2d(x, weight, None, stride, dilation * (kernel // 2), dilation, groups * c)
 
-    agree(lambda x, weight: depthwise(x, weight, stride, dilation, rectify), plain, map_of(n, c, h, w, dtype=dtype),
+    agree(lambda x, weight: rectified_depthwise(x, weight, stride, dilation), plain, map_of(n, c, h, w, dtype=dtype),
           torch.randn(groups * c, 1, kernel, kernel, dtype=dtype))
+
+
+def test_a_relu_keeps_what_is_no_number():
+    """Else a training that has diverged would not be seen to."""
+    from models.kernels.depthwise import rectified_depthwise
+
+    x, weight = map_of(1, 2, 5, 5), torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    x[0, 0, 2, 2] = torch.nan
+    found = rectified_depthwise(x.requires_grad_(), weight)
+    expected = torch.conv2d(x.relu(), weight, padding=1, groups=2)
+    assert found.isnan().equal(expected.isnan()) and found.isnan().sum() == 9
 
 
 @pytest.mark.parametrize(("c", "groups"), [(16, 3), (4, 4), (36, 2), (64, 2), (65, 2), (8, 1)])
@@ -90,22 +103,31 @@ def test_weighed_sums_of_norms(dtype, n, c, h, w, count, weighed):
 
 
 @TYPES
-@pytest.mark.parametrize("rectify", [True, False])
-def test_a_norm_with_bias_moves_the_running_statistics(dtype, rectify):
+def test_a_norm_with_bias_moves_the_running_statistics(dtype):
     from models.kernels.batch_norm import normalized
 
     running = [tuple(statistic.to(kind) for statistic in (torch.zeros(6), torch.ones(6)))
                for kind in (kernels.precision_of(torch.empty(0, dtype=dtype)), torch.float64)]
 
     def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = F.batch_norm(x, *running[1], weight[0], bias, training=True)
-        return y.relu() if rectify else y
+        return F.batch_norm(x, *running[1], weight[0], bias, training=True)
 
-    agree(lambda x, weight, bias: normalized([x], weight, bias, rectify=rectify, running=running[0]), plain,
+    agree(lambda x, weight, bias: normalized([x], weight, bias, running=running[0]), plain,
           map_of(2, 6, 5, 5, dtype=dtype), torch.randn(1, 6, dtype=running[0][0].dtype),
           torch.randn(6, dtype=running[0][0].dtype))
     for ours, theirs in zip(*running, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, BatchNorm2d])
+def test_a_norm_refuses_what_pytorch_refuses(layer):
+    for shape in ((4, 4, 5, 5), (4, 2), (1, 2, 1, 1)):
+        with pytest.raises((ValueError, RuntimeError)):
+            layer(2)(torch.zeros(shape))
+    x = map_of(4, 2, 5, 5, dtype=torch.float32)
+    cumulative, batch = layer(2, momentum=None), layer(2, track_running_stats=False).eval()
+    torch.testing.assert_close(cumulative(x), batch(x))
+    torch.testing.assert_close(cumulative.running_mean, x.mean((0, 2, 3)))
 
 
 @TYPES
@@ -172,13 +194,16 @@ def test_pytorch_computes_where_it_is_asked_to(monkeypatch):
 
 
 @pytest.mark.parametrize(("at_hand", "reason"), [
-    ({}, ""), ({"triton": None}, "no Triton"), ({"compiler": None}, "no C compiler, which Triton needs"),
-    ({"capability": (7, 5)}, "compute capability 7.5"), ({"choice": "0"}, "OWN_KERNELS=0")])
+    ({}, ""), ({"triton": None}, "no Triton"), ({"interpreted": "1"}, "TRITON_INTERPRET=1"),
+    ({"capability": (7, 5)}, "compute capability 7.5"), ({"choice": "0"}, "OWN_KERNELS=0"),
+    ({"total": lambda parts: parts[0]}, "Triton adds wrongly"),
+    ({"total": lambda parts: [][0]}, "IndexError: list index out of range")])
 def test_why_a_gpu_has_no_kernels_is_told(monkeypatch, at_hand, reason):
     monkeypatch.setattr(kernels, "find_spec", lambda name: at_hand.get("triton", "there"))
-    monkeypatch.setattr(kernels, "which", lambda name: at_hand.get("compiler", "/bin/cc"))
+    monkeypatch.setattr(sums, "total", at_hand.get("total", lambda parts: parts.sum(0)))
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.full(shape, 1.0))
+    monkeypatch.setenv("TRITON_INTERPRET", at_hand.get("interpreted", "0"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: at_hand.get("capability", (9, 0)))
-    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv(kernels.CHOICE, at_hand.get("choice", ""))
     kernels._lacking.cache_clear()
     try:
@@ -219,6 +244,7 @@ class FakeMap:
 def test_branches_of_a_recorded_step_start_after_their_source_and_are_waited_for(monkeypatch):
     log: list[str] = []
     main = FakeStream(log, "main")
+    monkeypatch.setattr(branches, "allowed", True)
     monkeypatch.setattr(branches, "_stream", lambda number: FakeStream(log, f"side {number}"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
