@@ -7,7 +7,7 @@ from guard.trials import Trial
 from reporting import charts, parameter_plots, plots
 from reporting.blocks import Block, Details, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run
-from reporting.words import UNKNOWN, by_validation, duration, millions, percent, recipe, slug, value
+from reporting.words import UNKNOWN, by_validation, duration, millions, percent, recipe, slug, span, value
 
 NAS_LABEL = "block01_op"  # what only the space of stage 2 has
 AXES = 6  # parameters that a parallel plot can show
@@ -178,16 +178,21 @@ def _trials(experiment: Experiment) -> Table:
     """All trials; of classic NAS without the many choices, which results.csv has."""
     names = [] if is_nas(experiment) else experiment.names
     result = (experiment.best or {}).get("result") or {}
-    sizes = is_nas(experiment) and (result.get("data") or {}).get("classes")
-    header = ["#", "trial", "state", "validation accuracy", *names, *(["parameters"] if sizes else []), "time", "note"]
+    data = result.get("data") or {}
+    sizes, of = is_nas(experiment) and data.get("classes"), data.get("val_images")
+    judged = ["validation accuracy", *(["95% interval"] if of else [])]
+    header = ["#", "trial", "state", *judged, *names, *(["parameters"] if sizes else []), "time", "note"]
     rows = []
     for rank, trial in enumerate(experiment.state.trials, 1):
         given = trial.parameters or {}
         rows.append([str(rank), trial.id, trial.state + (" (contradicts itself)" if trial.mismatch else ""),
-                     percent(trial.value) if trial.value is not None else "", *(value(given.get(n, "")) for n in names),
+                     percent(trial.value) if trial.value is not None else "",
+                     *([span(trial.value * of, of) if trial.value is not None else ""] if of else []),
+                     *(value(given.get(n, "")) for n in names),
                      *([_size(trial, result)] if sizes else []),
                      "" if trial.seconds is None else duration(trial.seconds), trial.note[:80]])
-    return Table(header, rows, (0, 3, *((len(names) + 4,) if sizes else ()), len(header) - 2))
+    numbers = ("#", *judged, "parameters", "time")
+    return Table(header, rows, tuple(place for place, name in enumerate(header) if name in numbers))
 
 
 def _size(trial: Trial, result: dict[str, Any]) -> str:

@@ -128,7 +128,7 @@ def test_a_network_for_larger_pictures_is_drawn_and_counted_as_such(tmp_path):
     _, text = build(tmp_path)
     drawing = (tmp_path / "report_pictures/classic_nas-network.svg").read_text()
     assert "<!-- of 128x128: 3 to 32 channels, 32x32 -->" in drawing
-    assert f"| n1 | SUCCEEDED | 60.00% | {count_parameters(BASELINE, 5, 128):,} |" in text
+    assert f"| n1 | SUCCEEDED | 60.00% | 39 to 78 | {count_parameters(BASELINE, 5, 128):,} |" in text
     assert count_parameters(BASELINE, 5, 128) != count_parameters(BASELINE, 5)
 
 

@@ -87,6 +87,12 @@ def search_metrics():
             "genotype": GENOTYPE}
 
 
+def test_trials_are_told_with_what_so_few_pictures_can_tell(tmp_path):
+    write_experiment(tmp_path / "runs", hpo_trials(2))
+    text = build(tmp_path / "runs")[1]
+    assert "| 1 | t000 | SUCCEEDED | 90.00% | 70 to 97 |" in text  # 18 of 20, by Wilson's score
+
+
 @pytest.fixture
 def full(tmp_path):
     return everything(tmp_path / "runs")
@@ -200,7 +206,7 @@ def test_an_experiment_shows_what_it_has_so_far(started):
     """It is the first one of its name that was started after config.yml was written; its files stay as they are."""
     _, text = build(started)
     assert "`first`: experiment abc goes on, or was broken off; this is what it has so far" in text
-    assert "2 trials: 1 SUCCEEDED, 1 " in text and "| 1 | A | SUCCEEDED | 50.00% | 0.1 | vgg |" in text
+    assert "2 trials: 1 SUCCEEDED, 1 " in text and "| 1 | A | SUCCEEDED | 50.00% | 30 to 70 | 0.1 | vgg |" in text
     assert [path.name for path in (started / "first").iterdir()] == ["config.yml"]
 
 
@@ -249,7 +255,7 @@ def test_page_and_markdown_have_all_parts_and_stand_alone(full):
     assert "**75.00%**: accuracy on the test pictures" in text and "weights of epoch 2" in text
     assert "toy, 80 training and 20 validation images, 2 epochs, seed 7" in text
     assert "| retrain/first | toy | aaaaaaaaaaaa | 7 | abc123 | python 3.11, torch 2.11 | a toy | 61.5 |" in text
-    assert f"| n1 | SUCCEEDED | 60.00% | {count_parameters(BASELINE, 5):,} |" in text
+    assert f"| n1 | SUCCEEDED | 60.00% | 39 to 78 | {count_parameters(BASELINE, 5):,} |" in text
     assert "&lt;bee&gt;" in page and "<bee>" not in page
     pictures = re.findall(r"\]\((report_pictures/[^)]+)\)", text)
     assert len(pictures) == len(set(pictures)) == len(links.alts) and all(links.alts)
