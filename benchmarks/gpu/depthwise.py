@@ -1,4 +1,5 @@
-"""Depthwise convolution: cuDNN in channels_last, PyTorch's own kernels in NCHW; compiled in depthwise_compiled.py.
+"""Depthwise convolution: cuDNN in channels_last, PyTorch's own kernels in NCHW, and ours, which are of ReLU and
+convolution; compiled in depthwise_compiled.py.
 
 The sizes are those of a search, where all edges of a source are one map (16 to 64 channels of 4 edges), and of a
 retrain. Forward, gradient of the input, gradient of the weight; each in a CUDA graph, so that launches do not count,
@@ -16,21 +17,23 @@ from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.processor import Seconds
 from benchmarks.gpu.section import Bench
 from models.darts.depthwise import convolve
+from models.kernels import usable
 
 SEARCH = ((64, 64, 32), (64, 128, 16), (64, 256, 8))  # batch, channels, side
 RETRAIN = ((96, 36, 32), (96, 72, 16))
 KERNELS = ((3, 1), (5, 1), (3, 2), (5, 2))  # size, dilation
+FORMS = ("cudnn channels_last", "native NCHW", OURS := "ours")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 IN_TURN = 200e6  # bytes of all inputs and outputs: more than any cache
 Operation = Callable[[Tensor, Tensor], Tensor]  # of a map and a weight
 
 
 def of_search(bench: Bench) -> Iterator[Figure]:
-    yield from all_of(bench, SEARCH, ("cudnn channels_last", "native NCHW"), KERNELS)
+    yield from all_of(bench, SEARCH, FORMS, KERNELS)
 
 
 def of_retrain(bench: Bench) -> Iterator[Figure]:
-    yield from all_of(bench, RETRAIN, ("cudnn channels_last", "native NCHW"), KERNELS)
+    yield from all_of(bench, RETRAIN, FORMS, KERNELS)
 
 
 def all_of(bench: Bench, sizes: Sequence[tuple[int, int, int]], forms: Sequence[str],
@@ -39,6 +42,8 @@ def all_of(bench: Bench, sizes: Sequence[tuple[int, int, int]], forms: Sequence[
         for dtype in TYPES:
             for kernel, dilation in kernels:
                 for form in forms:
+                    if form == OURS and not usable(torch.empty(0, device=bench.device)):
+                        continue
                     settings = {"map": f"{batch}x{channels}x{side}x{side}", "kernel": kernel, "dilation": dilation,
                                 "type": dtype, "form": form}
                     if bench.left() <= 0:
@@ -52,6 +57,10 @@ def one(bench: Bench, shape: tuple[int, ...], settings: dict[str, Any]) -> Itera
     operation = partial(convolve, dilation=settings["dilation"])
     if form.startswith("compiled"):
         operation = torch.compile(operation, dynamic=False)
+    elif form == OURS:
+        from models.kernels.depthwise import rectified_depthwise  # Triton, which not every machine has
+
+        operation = partial(rectified_depthwise, dilation=settings["dilation"])
     weight = torch.randn(shape[1], 1, settings["kernel"], settings["kernel"], device=bench.device).to(dtype)
     before = torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = "native" not in form, True

@@ -2,7 +2,7 @@
 
 The map (N, E * C, H, W) is E groups of C channels, each with a weight of its own. That is a convolution with E groups;
 one of all channels, whose weight has blocks on its diagonal and zeros elsewhere, E times the arithmetic; or E matrix
-products. Measured as depthwise.py does.
+products, by PyTorch or by a kernel of our own. Measured as depthwise.py does.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks.gpu.depthwise import SEARCH, TYPES, maps, passes
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.section import Bench
+from models.kernels import usable
 
 EDGES = 4
 
@@ -40,7 +41,13 @@ def summed(x: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("mec,eoc->meo", rows, weight).reshape(n, h, w, -1).permute(0, 3, 1, 2)
 
 
-FORMS = {"grouped": grouped, "block-diagonal": block_diagonal, "bmm": batched, "einsum": summed}
+def ours(x: Tensor, weight: Tensor) -> Tensor:
+    from models.kernels.pointwise import pointwise  # Triton, which not every machine has
+
+    return pointwise(x, weight.flatten(0, 1)[:, :, None, None])
+
+
+FORMS = {"grouped": grouped, "block-diagonal": block_diagonal, "bmm": batched, "einsum": summed, "ours": ours}
 
 
 def pointwise(bench: Bench) -> Iterator[Figure]:
@@ -51,6 +58,8 @@ def pointwise(bench: Bench) -> Iterator[Figure]:
             weight = torch.randn(EDGES, c, c, device=bench.device).to(TYPES[dtype])
             inputs = maps(bench, shape, TYPES[dtype], torch.channels_last)
             for form, operation in FORMS.items():
+                if operation is ours and not (usable(weight) and dtype == "fp32"):
+                    continue
                 settings = {"map": "x".join(map(str, shape)), "groups": EDGES, "type": dtype, "form": form}
                 yield from passes(bench, operation, inputs, weight, settings)
 
