@@ -29,8 +29,8 @@ class DataConfig:
     image_size: str = setting("auto", "side in pixels to which pictures are brought; auto: 32 for cifar10 and digits, "
                               "else the largest that most of the pictures have, up to 128",
                               choices=("auto", "32", "48", "64", "96", "128", "192", "224"))
-    fit: str = setting("crop", "how: crop, the largest square in the middle; pad, all of the picture, with grey beside "
-                       "it; stretch, all of it, not keeping its proportions", choices=("crop", "pad", "stretch"))
+    fit: str = setting("pad", "how: pad, all of the picture, with grey beside it; crop, the largest square in it; "
+                       "stretch, all of it, not keeping its proportions", choices=("pad", "crop", "stretch"))
 
     @property
     def data_set(self) -> dict[str, Any]:

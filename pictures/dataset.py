@@ -28,7 +28,7 @@ PLAIN = 256  # images a batch at most, where none is augmented
 
 
 def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE, skip_broken: bool = False,
-         drop_duplicates: bool = False, image_size: str = "auto", fit: str = "crop") -> Pictures:
+         drop_duplicates: bool = False, image_size: str = "auto", fit: str = "pad") -> Pictures:
     """Open data set `data` (cifar10, digits, a folder or a table), packing it first if there is no whole cache of it.
 
     Safe when several processes start at once: one packs, the others wait. Raises ValueError with one line that

@@ -26,7 +26,7 @@ SCRIPTS = {
     hpo_trial: ["--model", "shufflenetg2"], classic_nas_trial: ["--baseline", "--hpo-best", ""],
     darts_search: ["--channels", "4", "--layers", "3"], retrain: ["--model", "shufflenetg2"]}
 
-BROUGHT = "; brought to 32x32 pixels (crop)"
+BROUGHT = "; brought to 32x32 pixels (pad)"
 EACH = [pytest.param(script, id=script.__name__, marks=pytest.mark.slow if script is darts_search else ())
         for script in SCRIPTS]
 
@@ -70,7 +70,7 @@ def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_
     assert call(script, photos, "--skip-broken", "--drop-duplicates", "--test-share", "0.25") == 0
     data = result_of(tmp_path)["data"]
     assert data["broken"] == data["not_pictures"] == data["duplicates_dropped"] == 1 and data["test_share"] == 0.25
-    line = ("2 classes, 22 + 8 pictures, smallest class 11; brought to 32x32 pixels (crop); no test set was given: 25% "
+    line = ("2 classes, 22 + 8 pictures, smallest class 11; brought to 32x32 pixels (pad); no test set was given: 25% "
             "of each class set aside as one; 1 file is no picture; 1 broken picture left out; 1 duplicate dropped")
     validation = "" if script is retrain else "; validation 2"
     assert told(capsys) == line + validation

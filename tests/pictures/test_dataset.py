@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 def test_folder_is_packed_with_labels_by_class_name(folder, tmp_path):
     (folder / "train/cat/.hidden").write_text("a file manager's own")
-    pictures = dataset.load(str(folder), tmp_path / "cache")
+    pictures = dataset.load(str(folder), tmp_path / "cache", fit="crop")
     assert pictures.classes == ("cat", "dog")
     assert pictures.train_images.shape == (12, 32, 32, 4) and pictures.test_images.shape == (4, 32, 32, 4)
     assert pictures.train_labels.tolist() == [0] * 6 + [1] * 6
@@ -72,7 +72,7 @@ def test_pictures_of_any_side_and_fit_are_packed(folder, tmp_path, side, fit):
 
 def test_each_side_and_fit_has_a_cache_and_a_checksum_of_its_own(folder, tmp_path):
     found = [dataset.load(str(folder), tmp_path / "cache", image_size=size, fit=fit)
-             for size, fit in (("32", "crop"), ("auto", "crop"), ("32", "stretch"), ("48", "crop"))]
+             for size, fit in (("32", "pad"), ("auto", "pad"), ("32", "stretch"), ("48", "pad"))]
     assert [pictures.checksum == found[0].checksum for pictures in found] == [True, True, False, False]
     assert len([path for path in (tmp_path / "cache/cache").iterdir() if path.is_dir()]) == 3
 

@@ -57,7 +57,7 @@ def test_classes_alone_get_a_test_set(root, opened):
     assert pictures.classes == ("cat", "dog", "owl") and sizes(pictures) == ([16, 10, 2], [4, 2, 1], 0)
     assert pictures.summary(3) == (
         "3 classes, 28 + 7 pictures, smallest class 2; unequal classes: 'cat' has 16 pictures, 'owl' 2; brought to "
-        "32x32 pixels (crop); no test set was given: 20% of each class set aside as one; validation 3")
+        "32x32 pixels (pad); no test set was given: 20% of each class set aside as one; validation 3")
     assert left_out(pictures) == {"test_share": 0.2}
     assert sizes(opened(test_share=0.5)) == ([10, 6, 1], [10, 6, 2], 0)
 
@@ -112,7 +112,7 @@ def test_splits_are_used_as_what_they_are(root, opened, val, train, test):
     pictures = opened()
     assert sizes(pictures) == ([8, 8], [2, 2], 6) and pictures.train_labels[-6:].tolist() == [0, 0, 0, 1, 1, 1]
     assert pictures.summary() == (
-        "2 classes, 10 + 4 pictures, smallest class 5; brought to 32x32 pixels (crop); validation 6")
+        "2 classes, 10 + 4 pictures, smallest class 5; brought to 32x32 pixels (pad); validation 6")
 
 
 def test_without_test_it_is_set_aside_from_train(root, opened):
@@ -426,7 +426,7 @@ def test_each_picture_knows_its_file(twice, opened, tmp_path):
     for split in ("train", "test"):
         images, paths = getattr(pictures, f"{split}_images"), pictures.paths(split)
         assert len(paths) == len(images) and paths[0].startswith(f"{tmp_path}/link/{split}/")
-        assert all(np.array_equal(image[:, :, :3], read_picture(path, 32, "crop"))
+        assert all(np.array_equal(image[:, :, :3], read_picture(path, 32, "pad"))
                    for image, path in zip(images, paths, strict=True))
 
 
