@@ -34,16 +34,15 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         fits = x.ndim == 4 and x.shape[1] == self.num_features and x.numel() > x.shape[1]  # PyTorch tells if not
-        of_batch, tracked = self.training or self.running_mean is None, self.running_mean is not None
+        of_batch = self.training or self.running_mean is None
         if not (fits and of_batch and self.momentum is not None and usable(x)):
             return super().forward(x)
         from models.kernels.batch_norm import normalized  # Triton, which not every machine has
 
-        if tracked:
-            self.num_batches_tracked.add_(1)
         weights, bias = (self.weight[None], self.bias) if self.affine else (None, None)
+        running = (self.running_mean, self.running_var, self.num_batches_tracked)
         return normalized([x], weights, bias, eps=self.eps, momentum=self.momentum,
-                          running=(self.running_mean, self.running_var) if tracked else None)
+                          running=None if self.running_mean is None else running)
 
 
 def avg_pool(x: Tensor, kernel: int, stride: int, count_padding: bool) -> Tensor:

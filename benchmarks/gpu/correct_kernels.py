@@ -61,9 +61,10 @@ def depthwise(bench: Bench) -> Iterator[Figure]:
 def pointwise(bench: Bench) -> Iterator[Figure]:
     from models.kernels.pointwise import pointwise
 
-    for c, groups in ((8, 4), (16, 3), (64, 2)):
-        yield from compared(bench, pointwise, partial(torch.conv2d, groups=groups),
-                            [random(4, groups * c, 16, 16), random(groups * c, c, 1, 1)], ("fp32", "tf32"),
+    for c, groups in ((8, 4), (16, 3), (64, 2), (36, 3), (144, 3)):
+        yield from compared(bench, lambda x, weight: pointwise(x, weight.to(x.dtype)),
+                            partial(torch.conv2d, groups=groups),
+                            [random(4, groups * c, 16, 16), random(groups * c, c, 1, 1)], ("fp32", "tf32", "bf16"),
                             channels=c, groups=groups)
 
 

@@ -15,16 +15,17 @@ from torch.autograd.function import once_differentiable
 from models.kernels import channels_last, unit_of
 from models.kernels.sums import total
 
-ROWS, WARPS = 128, 4  # of a tile, which has all columns of a group
-LEAST, MOST = 16, 64  # columns that a tile can have
-PROGRAMS = 264  # that share the sum over all rows
+ROWS = 128  # of a tile
+LEAST, MOST = 16, 256  # columns of a tile, and bytes of them
+DEPTH = 64  # columns that are multiplied at once
+PROGRAMS = 528  # that share the sum over all rows
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     """See above. float32 is multiplied as PyTorch's own convolutions are told to: as TF32, or with all its bits. Of
-    another type, or of more than MOST channels a group, it is theirs."""
+    float64, and of one group, it is theirs."""
     groups = x.shape[1] // weight.shape[1]
-    if groups == 1 or weight.shape[1] > MOST or x.dtype != torch.float32:
+    if groups == 1 or x.dtype == torch.float64:
         return torch.conv2d(x, weight, groups=groups)
     return _Pointwise.apply(x, weight)
 
@@ -44,17 +45,20 @@ class _Pointwise(torch.autograd.Function):
             grads[0] = _multiplied(grad, weight, transposed=True)
         if ctx.needs_input_grad[1]:
             rows, channels, groups, constants = _sizes(x, weight)
-            parts = max(1, min(PROGRAMS // groups, triton.cdiv(rows, ROWS)))
+            blocks = triton.cdiv(weight.shape[1], constants["COLUMNS"])
+            parts = max(1, min(PROGRAMS // (groups * blocks**2), triton.cdiv(rows, ROWS)))
             sums = torch.empty((parts, *weight.shape), dtype=torch.float32, device=x.device)
-            _weight_gradient[parts, groups](grad, x, sums, rows, channels, groups, **constants)
-            grads[1] = total(sums)
+            _weight_gradient[parts, groups, blocks**2](grad, x, sums, rows, channels, groups, **constants)
+            grads[1] = total(sums).to(weight.dtype)
         return tuple(grads)
 
 
 def _multiplied(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
     rows, channels, groups, constants = _sizes(x, weight)
     y = torch.empty_like(x)
-    _products[triton.cdiv(rows, ROWS), groups](x, weight, y, rows, channels, groups, TRANSPOSED=transposed, **constants)
+    _products[triton.cdiv(rows, ROWS), groups, triton.cdiv(weight.shape[1], constants["COLUMNS"])](
+        x, weight, y, rows, channels, groups, TRANSPOSED=transposed, DEPTH=(depth := min(constants["COLUMNS"], DEPTH)),
+        PARTS=triton.cdiv(weight.shape[1], depth), **constants)
     return y
 
 
@@ -62,29 +66,32 @@ def _sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int, dict[str, Any]]:
     """Rows, channels as a multiple of a unit, groups; constants."""
     (n, wide, h, w), channels = x.shape, weight.shape[1]
     ieee = torch.backends.cudnn.conv.fp32_precision == "ieee" or torch.version.hip  # AMD's know no TF32
-    unit = unit_of(channels)
+    unit, columns = unit_of(channels), min(max(triton.next_power_of_2(channels), LEAST), MOST // x.itemsize)
     return n * h * w, channels // unit, wide // channels, {
-        "UNIT": unit, "COLUMNS": max(triton.next_power_of_2(channels), LEAST), "ROWS": ROWS,
-        "PRECISION": "ieee" if ieee else "tf32", "num_warps": WARPS}
+        "UNIT": unit, "COLUMNS": columns, "ROWS": ROWS, "PRECISION": "ieee" if ieee else "tf32",
+        "num_warps": 8 if columns > DEPTH else 4}
 
 
 @triton.jit(do_not_specialize=["rows", "units", "groups"])
 def _products(x, weight, y, rows, units, groups, TRANSPOSED: tl.constexpr, UNIT: tl.constexpr, COLUMNS: tl.constexpr,
-              ROWS: tl.constexpr, PRECISION: tl.constexpr):
+              DEPTH: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, PRECISION: tl.constexpr):
     channels = units * UNIT
     group = tl.program_id(1)
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    c = tl.arange(0, COLUMNS)
-    known = (r < rows)[:, None] & (c < channels)[None, :]
-    place = r.to(tl.int64)[:, None] * (channels * groups) + group * channels + c[None, :]
-    square = (c < channels)[:, None] & (c < channels)[None, :]
+    c = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    row = r.to(tl.int64)[:, None] * (channels * groups) + group * channels
     own = weight + group * channels * channels
-    if TRANSPOSED:
-        factor = tl.load(own + c[:, None] * channels + c[None, :], square, 0.0)
-    else:
-        factor = tl.load(own + c[None, :] * channels + c[:, None], square, 0.0)
-    product = tl.dot(tl.load(x + place, known, 0.0), factor, input_precision=PRECISION)
-    tl.store(y + place, product.to(y.dtype.element_ty), known)
+    product = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for part in tl.static_range(PARTS):
+        d = part * DEPTH + tl.arange(0, DEPTH)
+        map = tl.load(x + row + d[None, :], (r < rows)[:, None] & (d < channels)[None, :], 0.0)
+        square = (d < channels)[:, None] & (c < channels)[None, :]
+        if TRANSPOSED:
+            factor = tl.load(own + d[:, None] * channels + c[None, :], square, 0.0)
+        else:
+            factor = tl.load(own + c[None, :] * channels + d[:, None], square, 0.0)
+        product += tl.dot(map, factor, input_precision=PRECISION)
+    tl.store(y + row + c[None, :], product.to(y.dtype.element_ty), (r < rows)[:, None] & (c < channels)[None, :])
 
 
 @triton.jit(do_not_specialize=["rows", "units", "groups"])
@@ -92,16 +99,18 @@ def _weight_gradient(grad, x, sums, rows, units, groups, UNIT: tl.constexpr, COL
                      ROWS: tl.constexpr, PRECISION: tl.constexpr):
     channels = units * UNIT
     group = tl.program_id(1)
-    c = tl.arange(0, COLUMNS)
+    blocks = tl.cdiv(channels, COLUMNS)
+    out = tl.program_id(2) // blocks * COLUMNS + tl.arange(0, COLUMNS)
+    c = tl.program_id(2) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((COLUMNS, COLUMNS), tl.float32)
     share = tl.cdiv(rows, tl.num_programs(0))
     first = tl.program_id(0) * share
     end = tl.minimum(first + share, rows)
     for start in range(first, end, ROWS):
         r = start + tl.arange(0, ROWS)
-        known = (r < end)[:, None] & (c < channels)[None, :]
-        place = r.to(tl.int64)[:, None] * (channels * groups) + group * channels + c[None, :]
-        slope = tl.load(grad + place, known, 0.0)
-        total += tl.dot(tl.trans(slope), tl.load(x + place, known, 0.0), input_precision=PRECISION)
-    place = (tl.program_id(0) * groups + group) * channels * channels + c[:, None] * channels + c[None, :]
-    tl.store(sums + place, total, (c < channels)[:, None] & (c < channels)[None, :])
+        row = r.to(tl.int64)[:, None] * (channels * groups) + group * channels
+        slope = tl.load(grad + row + out[None, :], (r < end)[:, None] & (out < channels)[None, :], 0.0)
+        map = tl.load(x + row + c[None, :], (r < end)[:, None] & (c < channels)[None, :], 0.0)
+        total += tl.dot(tl.trans(slope), map, input_precision=PRECISION)
+    place = (tl.program_id(0) * groups + group) * channels * channels + out[:, None] * channels + c[None, :]
+    tl.store(sums + place, total, (out < channels)[:, None] & (c < channels)[None, :])
