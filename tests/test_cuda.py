@@ -91,6 +91,13 @@ def test_step_of_a_search(order, settings):
     torch.testing.assert_close(on_cuda, found(), rtol=1e-3, atol=1e-4)
 
 
+def test_gradients_that_lie_otherwise_than_their_weights():
+    """cuDNN gives them so in float64; the optimizers that a CUDA graph needs refuse them."""
+    model, batch = Supernet(3, 8, 10, 3, form="stored").double().to(memory_format=torch.channels_last), a_batch()
+    with as_on_cuda():
+        assert finite(search_step(model, batch._replace(images=batch.images.double()), order=1, recorded=True))
+
+
 @pytest.mark.parametrize("exact", [True, False], ids=["as it is", "in TF32"])
 def test_the_difference_of_the_second_order(exact, monkeypatch):
     """Of gradients at weights that hardly differ: against float64's, by the same formula. (Autograd's own product with

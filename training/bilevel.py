@@ -150,7 +150,8 @@ def weight_step(model: nn.Module, optimizer: torch.optim.Optimizer, train: Batch
     """One step of the weights on `train`; clip: largest norm of the gradient, 0: none."""
     found = gradients(model, train, model.weights(), label_smoothing)
     for weight, grad in zip(model.weights(), found.grads, strict=True):
-        weight.grad = grad
+        # As the weight lies in memory, which fused optimizers ask for.
+        weight.grad = grad if grad.stride() == weight.stride() else torch.empty_like(weight).copy_(grad)
     if clip:
         nn.utils.clip_grad_norm_(model.weights(), clip)
     optimizer.step()

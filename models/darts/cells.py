@@ -29,10 +29,14 @@ class CellSkeleton(nn.Module):
         self.channels_out = len(self.nodes) * channels
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        states = [self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]
+        return torch.cat(self.node_maps([self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]), 1)
+
+    def node_maps(self, states: list[Tensor]) -> list[Tensor]:
+        """Of all nodes, from the two preprocessed inputs."""
+        states = list(states)
         for node in self.nodes:
             states.append(node(states))
-        return torch.cat(states[2:], 1)
+        return states[2:]
 
 
 # of (channels_pp, channels_p, channels, reduction_p, reduction)

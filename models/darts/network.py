@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from models.darts import joined
 from models.darts.cells import CellSkeleton, StackedCells
 from models.darts.genotype import Genotype, Pair
 from models.darts.operations import drop_path, operation
@@ -24,6 +25,16 @@ class Sum(nn.Module):
         parts = [partial(edge, source) for edge, source in zip(self.edges, sources, strict=True)]
         first, *others = side_by_side(parts, *sources)
         return sum(others, first)
+
+
+class DiscreteCell(CellSkeleton):
+    """Whose nodes are Sums; on a GPU, in training, by few launches."""
+
+    def node_maps(self, states: list[Tensor]) -> list[Tensor]:
+        bundles = joined.bundles(self.nodes)
+        if joined.possible(bundles, states[0]):
+            return joined.node_maps(self.nodes, bundles, states)
+        return super().node_maps(states)
 
 
 def edge_stride(source: int, reduction: bool) -> int:
@@ -49,7 +60,7 @@ class DartsNetwork(StackedCells):
         def make_cell(c_pp: int, c_p: int, c: int, reduction_p: bool, reduction: bool) -> CellSkeleton:
             pairs = genotype.reduction if reduction else genotype.normal
             nodes = [_node(pair, c, reduction, affine) for pair in pairs]
-            return CellSkeleton(c_pp, c_p, c, reduction_p, nodes, affine)
+            return DiscreteCell(c_pp, c_p, c, reduction_p, nodes, affine)
 
         super().__init__(make_cell, in_channels, channels, n_classes, n_layers, stem_multiplier, auxiliary, side)
         self.genotype = genotype

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm2d, avg_pool, max_pool
-from models.darts.depthwise import DepthwiseConv2d, as_autocast
+from models.darts.depthwise import DepthwiseConv2d
 from models.darts.pointwise import PointwiseConv2d
-from models.kernels import usable
 
 
 class Zero(nn.Module):
@@ -79,18 +78,10 @@ class Chain(nn.Sequential):
                        PointwiseConv2d(channels, channels), BatchNorm2d(channels, affine=affine)]
         super().__init__(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def steps(self) -> list[tuple[DepthwiseConv2d, PointwiseConv2d, BatchNorm2d]]:
+        """Its layers but the ReLUs, of each time."""
         layers = list(self)
-        if not (self.training and layers[-1].track_running_stats and usable(x)):
-            return super().forward(x)
-        from models.kernels.depthwise import rectified_depthwise  # Triton, which not every machine has
-
-        for relu, convolve, pointwise, norm in zip(*(layers[number::4] for number in range(4)), strict=True):
-            [x], stride, dilation = as_autocast(x), convolve.stride[0], convolve.dilation[0]
-            cudnn_is_faster = x.dtype == torch.bfloat16 and dilation == 1  # docs/results.md
-            x = convolve(relu(x)) if cudnn_is_faster else rectified_depthwise(x, convolve.weight, stride, dilation)
-            x = norm(pointwise(x))
-        return x
+        return list(zip(layers[1::4], layers[2::4], layers[3::4], strict=True))
 
 
 # ---- the space: an operation is declared once, for all forms of the supernet, the discrete network and NNI's space

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from models import build_model, kernels
 from models.blocks import BatchNorm2d
+from models.darts import joined
+from models.darts.genotype import Edge, Genotype
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from models.darts.supernet import Supernet
@@ -201,6 +203,42 @@ def test_a_training_step_by_kernels_is_that_of_pytorch(monkeypatch, make):
         found.append({**{name: p.grad for name, p in model.named_parameters()}, **dict(model.named_buffers())})
     for name, theirs in found[0].items():
         torch.testing.assert_close(found[1][name], theirs, rtol=1e-8, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("by_cudnn", [{torch.float64}, set()], ids=["cudnn", "ours"])
+@pytest.mark.parametrize("names", [["sep_conv_3x3"] * 8, [
+    "dil_conv_5x5", "skip_connect", "max_pool_3x3", "dil_conv_5x5", "sep_conv_5x5", "sep_conv_5x5", "avg_pool_3x3",
+    "dil_conv_3x3"]], ids=["of one kind", "of many"])
+@pytest.mark.parametrize("reduction", [False, True], ids=["normal", "reduction"])
+def test_a_cell_with_its_chains_joined_is_that_cell(monkeypatch, by_cudnn, names, reduction):
+    """With drop path, of which both draw the same: all is kept, and doubled."""
+    monkeypatch.setattr(joined, "FASTER_BY_CUDNN", by_cudnn)
+    monkeypatch.setattr(torch, "bernoulli", torch.ones_like)
+    edges = list(map(Edge, names, [0, 1, 0, 1, 1, 2, 0, 1]))
+    pairs, found = [edges[number : number + 2] for number in range(0, 8, 2)], []
+    for choice in ("0", "cpu"):
+        monkeypatch.setenv(kernels.CHOICE, choice)
+        set_seed(0)
+        model = DartsNetwork(Genotype(pairs, pairs), 3, 4, 10, 3).double().to(memory_format=torch.channels_last)
+        model.drop_path_probability(0.5)
+        cell = model.cells[int(reduction)]
+        y = cell(map_of(2, 12, 8, 8), map_of(2, 16 if reduction else 12, 8, 8))
+        found.append([y, *torch.autograd.grad((y**2).sum(), list(cell.parameters())), *cell.buffers()])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_chains_are_joined_in_training_alone(monkeypatch):
+    """And not where batch norms gather statistics of many batches."""
+    cell, x = DartsNetwork(load_genotype("DARTS_V2"), 3, 4, 10, 3).cells[0], map_of(2, 4, 8, 8)
+    of_cell = joined.bundles(cell.nodes)
+    assert [len(bundle) for bundle in of_cell] == [2, 3, 1]
+    assert joined.possible(of_cell, x)
+    norm = of_cell[0][0].chain.steps()[0][2]
+    norm.momentum = None
+    assert not joined.possible(of_cell, x)
+    norm.momentum = 0.1
+    assert not joined.possible(joined.bundles(cell.eval().nodes), x)
 
 
 def test_pytorch_computes_where_it_is_asked_to(monkeypatch):
