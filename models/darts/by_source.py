@@ -32,7 +32,7 @@ def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edg
         if edges is not None:
             rest = F.max_pool2d(x[:, cell.mixed :], 2) if stride == 2 else x[:, cell.mixed :]
             for node, place in zip(entered, places, strict=True):
-                passed[node].append(edges[place] * rest)
+                passed[node].append((rest, edges[place]))
             x = x[:, : cell.mixed].contiguous(memory_format=torch.channels_last)
         for node, map in zip(entered, leave(x, leaving, shares, stride), strict=True):
             sums[node].append(map)
@@ -44,13 +44,17 @@ def picked(rows: Sequence[Tensor], places: Sequence[int], dim: int = 0) -> Tenso
     return torch.stack([rows[place] for place in places], dim)
 
 
-def _finished(cell: nn.Module, maps: list[Tensor], passed: list[Tensor],
+def _finished(cell: nn.Module, maps: list[Tensor], passed: list[tuple[Tensor, Tensor]],
               add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """A node's map: the sum of what enters it, and the channels that pass by."""
     total = reduce(add, maps)
     if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
         total.register_hook(_dense)
-    return shuffled(torch.cat([total, reduce(add, passed)], 1), cell.partial_channels) if passed else total
+    if not passed:
+        return total
+    (rest, share), *others = passed
+    by = reduce(lambda found, more: found.addcmul_(*more), others, rest * share)
+    return shuffled(torch.cat([total, by], 1), cell.partial_channels)
 
 
 def _dense(map: Tensor) -> Tensor:

@@ -4,12 +4,14 @@ What differs between the three is only what a node makes of the states before it
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from models.blocks import BatchNorm2d, body_side, halvings, pool_linear
 from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn
+from models.kernels.branches import side_by_side
 
 
 class CellSkeleton(nn.Module):
@@ -29,7 +31,11 @@ class CellSkeleton(nn.Module):
         self.channels_out = len(self.nodes) * channels
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        return torch.cat(self.node_maps([self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]), 1)
+        return torch.cat(self.node_maps(self.preprocessed(s0, s1)), 1)
+
+    def preprocessed(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        return side_by_side([partial(self.preprocess0.of_rectified, s0), partial(self.preprocess1.of_rectified, s1)],
+                            s0, s1)
 
     def node_maps(self, states: list[Tensor]) -> list[Tensor]:
         """Of all nodes, from the two preprocessed inputs."""

@@ -96,7 +96,7 @@ class SupernetCell(CellSkeleton):
     def forward(self, s0: Tensor, s1: Tensor, operations: Tensor, edges: Tensor | None, form: str) -> Tensor:
         """operations (14, O), edges (14,): the weights, after softmax; edges with partial channels alone. s0 and s1 are
         rectified already."""
-        states = [self.preprocess0.of_rectified(s0), self.preprocess1.of_rectified(s1)]
+        states = self.preprocessed(s0, s1)
         if form == "plain":
             return torch.cat(self._nodes(states, operations, edges), 1)
         return torch.cat({"stored": stored, "fused": fused}[form].nodes(self, states, operations, edges), 1)

@@ -30,40 +30,39 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         x = channels_last(x)
-        taps = weight.flatten(1).T.contiguous()  # (k * k, E * C)
-        ctx.save_for_backward(x, taps)
-        ctx.shape = weight.shape
+        weight = weight.contiguous()
+        ctx.save_for_backward(x, weight)
         ctx.stride, ctx.dilation = stride, dilation
         (n, c, h, w), out = x.shape, len(weight)
         y = torch.empty((n, out, -(-h // stride), -(-w // stride)), dtype=x.dtype, device=x.device,
                         memory_format=torch.channels_last)
         pixels, tile = n * y.shape[2] * y.shape[3], _tile(out, NUMBERS)
         _forward[triton.cdiv(pixels, tile["PIXELS"]), triton.cdiv(out, tile["CHANNELS"])](
-            x, taps, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
+            x, weight, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
             **_constants(x, weight.shape, stride))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, taps = ctx.saved_tensors
-        grad, (n, c, h, w), out, grads = channels_last(grad), x.shape, ctx.shape[0], [None, None]
+        x, weight = ctx.saved_tensors
+        grad, (n, c, h, w), out, grads = channels_last(grad), x.shape, len(weight), [None, None]
         sizes = h, w, *grad.shape[2:], c // unit_of(c), out // c, ctx.dilation
-        constants = _constants(x, ctx.shape, ctx.stride)
+        constants = _constants(x, weight.shape, ctx.stride)
         if ctx.needs_input_grad[0]:
             grads[0] = torch.empty_like(x)
             tile = _tile(c, NUMBERS // 2)
             _input_gradient[triton.cdiv(n * h * w, tile["PIXELS"]), triton.cdiv(c, tile["CHANNELS"])](
-                grad, x, taps, grads[0], n * h * w, *sizes, **tile, **constants)
+                grad, x, weight, grads[0], n * h * w, *sizes, **tile, **constants)
         if ctx.needs_input_grad[1]:
-            pixels, kernel = n * grad.shape[2] * grad.shape[3], ctx.shape[-1]
+            pixels, kernel = n * grad.shape[2] * grad.shape[3], weight.shape[-1]
             wide = triton.next_power_of_2(kernel)
             tile = _tile(out, NUMBERS * 2 // wide)
             blocks = triton.cdiv(out, tile["CHANNELS"])
             parts = max(1, min(PROGRAMS // (blocks * kernel), triton.cdiv(pixels, tile["PIXELS"])))
-            sums = torch.empty((parts, *ctx.shape), dtype=precision_of(x), device=x.device)
+            sums = torch.empty((parts, *weight.shape), dtype=precision_of(x), device=x.device)
             _weight_gradient[parts, blocks, kernel](grad, x, sums, pixels, *sizes, TAPS=wide, **tile, **constants)
-            grads[1] = total(sums).to(taps.dtype)
+            grads[1] = total(sums).to(weight.dtype)
         return *grads, None, None
 
 
@@ -100,7 +99,8 @@ def _forward(x, weight, y, pixels, height, width, out_height, out_width, units, 
             value = tl.load(corner + (i * dilation * width + j * dilation) * channels,
                             within[:, None] & real[None, :], 0.0).to(SUM)
             value = tl.where(value < 0, 0.0, value)  # which keeps NaN
-            total += value * tl.load(weight + (i * KERNEL + j) * channels * groups + c, real, 0.0).to(SUM)[None, :]
+            own = weight + c * (KERNEL * KERNEL) + i * KERNEL + j
+            total += value * tl.load(own, real, 0.0).to(SUM)[None, :]
     tl.store(y + p.to(tl.int64)[:, None] * (channels * groups) + c[None, :], total.to(y.dtype.element_ty),
              (p < pixels)[:, None] & real[None, :])
 
@@ -128,7 +128,7 @@ def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, o
                 within = inside & (right - j * dilation >= 0) & (w < out_width) & (w * STRIDE == right - j * dilation)
                 place = ((map + h) * out_width + w) * (channels * groups) + group * channels
                 value = tl.load(grad + place[:, None] + c[None, :], within[:, None] & real[None, :], 0.0).to(SUM)
-                own = weight + ((i * KERNEL + j) * groups + group) * channels + c
+                own = weight + (group * channels + c) * (KERNEL * KERNEL) + i * KERNEL + j
                 total += value * tl.load(own, real, 0.0).to(SUM)[None, :]
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     written = (p < pixels)[:, None] & real[None, :]
