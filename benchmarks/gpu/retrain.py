@@ -1,7 +1,7 @@
 """Training of DARTS_V2 (36 channels, 20 cells, batch 96) as `retrain.py` does it: a step of `fit`, input included.
 
-As it is, recorded as a CUDA graph, with what leaves a cell's inputs as its branches, compiled, and both. A compilation takes
-minutes, so it comes last.
+As it is, recorded as a CUDA graph, with what leaves a cell's inputs as its branches, compiled, and both. A compilation
+takes minutes, so it comes last.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 E chains of one shape that read one source are E groups of channels of one map (N, E * C, H, W): one depthwise
 convolution, one pointwise convolution with E groups, one batch norm, which goes on with ReLU or with drop path. Their
-weights are laid end to end once a cell, and the gradients apart again; parameters and buffers stay those of the modules.
+weights are laid end to end once a cell, and the gradients apart again; parameters and buffers stay those of modules.
 
 A training step of DARTS_V2 on a GPU is bound by the number of its kernels. There these are kernels of our own, and a
 graph runs what leaves the two inputs of a cell side by side.

@@ -154,8 +154,7 @@ def _merged(found, statistics, running_mean, running_variance, counter, rows, un
         unbiased = variance * rows / tl.maximum(rows - 1, 1)
         tl.store(running_variance + c, before + momentum * (unbiased - before), c < channels)
     if TRACKED == 3:
-        if tl.program_id(0) == 0:
-            tl.store(counter, tl.load(counter) + 1)
+        tl.store(counter, tl.load(counter) + 1, tl.program_id(0) == 0)
 
 
 @triton.jit
