@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from models.darts.depthwise import as_autocast, convolve
 from models.darts.operations import Chain, DropPath
 from models.darts.stored import repeated
-from models.kernels import usable
+from models.kernels import channels_last, usable
 from models.kernels.branches import side_by_side
 
 FASTER_BY_CUDNN = {torch.bfloat16}  # depthwise convolutions without dilation; docs/results.md
@@ -67,12 +67,13 @@ def node_maps(nodes: Sequence[nn.Module], of_cell: Sequence[Bundle], states: Seq
         parts = [partial(_leave, found[of_cell[place][0].source], of_cell[place], weights.steps[place])
                  for place in leaving]
         read = [*found[-len(new):], *(tensor for place in leaving for step in weights.steps[place] for tensor in step)]
-        for place, wide in zip(leaving, side_by_side(parts, *read), strict=True):
-            for edge, map in zip(of_cell[place], wide.chunk(len(of_cell[place]), 1), strict=True):
-                maps[edge.node, edge.place] = map
+        for place, left in zip(leaving, side_by_side(parts, *read), strict=True):
+            maps |= {(edge.node, edge.place): map for edge, map in zip(of_cell[place], left, strict=True)}
         first, *others = (maps[number, place] if (number, place) in maps else edge(found[source])
                           for place, (edge, source) in enumerate(zip(node.edges, node.sources, strict=True)))
         found.append(sum(others, first))
+        if found[-1].requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
+            found[-1].register_hook(channels_last)
     weights.give_back()
     return found[2:]
 
@@ -88,23 +89,26 @@ class Step(NamedTuple):
     variance: Tensor
 
 
-def _leave(x: Tensor, bundle: Bundle, steps: Sequence[Step]) -> Tensor:
-    """(N, C, H, W) -> (N, E * C, H / stride, W / stride)"""
-    from models.kernels.batch_norm import normalized  # Triton, which not every machine has
+def _leave(x: Tensor, bundle: Bundle, steps: Sequence[Step]) -> tuple[Tensor, ...]:
+    """(N, C, H, W) -> E maps (N, C, H / stride, W / stride)"""
+    from models.kernels.batch_norm import normalized, normalized_apart  # Triton, which not every machine has
     from models.kernels.depthwise import rectified_depthwise
     from models.kernels.pointwise import pointwise
 
     [x] = as_autocast(x)
     for number, (step, (convolution, _, norm)) in enumerate(zip(steps, bundle[0].chain.steps(), strict=True)):
-        stride, dilation, last = convolution.stride[0], convolution.dilation[0], number + 1 == len(steps)
+        stride, dilation = convolution.stride[0], convolution.dilation[0]
         if dilation == 1 and x.dtype in FASTER_BY_CUDNN:
             x = convolve(x if number else repeated(x, len(bundle)), step.depthwise, stride)
         else:
             x = rectified_depthwise(x, step.depthwise, stride, dilation)
-        x = normalized([pointwise(x, step.pointwise)], step.scale[None], step.bias, eps=norm.eps,
-                       running=(step.mean, step.variance), momentum=norm.momentum, rectified=not last,
-                       kept=_kept(bundle, len(x)) if last else None)
-    return x
+        x, statistics = pointwise(x, step.pointwise), (step.mean, step.variance)
+        if number + 1 == len(steps):
+            return normalized_apart(x, len(bundle), step.scale, step.bias, eps=norm.eps, running=statistics,
+                                    momentum=norm.momentum, kept=_kept(bundle, len(x)))
+        x = normalized([x], step.scale[None], step.bias, eps=norm.eps, running=statistics, momentum=norm.momentum,
+                       rectified=True)
+    raise ValueError("a chain of no steps")
 
 
 def _kept(bundle: Bundle, samples: int) -> Tensor | None:

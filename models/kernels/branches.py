@@ -8,15 +8,18 @@ marked, and need not be as long as nothing else is made there before the step en
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Found = TypeVar("Found", Tensor, tuple[Tensor, ...])
+
 allowed = False  # what a branch still needs is not given away before the graph ends: a third more memory
 
 
-def side_by_side(parts: Sequence[Callable[[], Tensor]], *sources: Tensor) -> list[Tensor]:
-    """What the parts give, which read `sources` and nothing else that a graph makes; one after another, unless a graph
+def side_by_side(parts: Sequence[Callable[[], Found]], *sources: Tensor) -> list[Found]:
+    """What the parts give, tensors or tuples of them, which read `sources` and nothing else that a graph makes; one after another, unless a graph
     is being recorded and branches are `allowed`."""
     if torch.compiler.is_compiling() or not (allowed and sources[0].is_cuda and
                                              torch.cuda.is_current_stream_capturing()):
@@ -28,9 +31,10 @@ def side_by_side(parts: Sequence[Callable[[], Tensor]], *sources: Tensor) -> lis
             source.record_stream(stream)  # its memory is not given away before the branch has read it
         with torch.cuda.stream(stream):
             found.append(part())
-    for tensor, stream in zip(found, streams, strict=True):
+    for result, stream in zip(found, streams, strict=True):
         before.wait_stream(stream)
-        tensor.record_stream(before)
+        for tensor in result if isinstance(result, tuple) else [result]:
+            tensor.record_stream(before)
     return found
 
 

@@ -16,7 +16,8 @@ from models.kernels import channels_last, precision_of, unit_of
 from models.kernels.sums import total
 
 NUMBERS, CHANNELS, WARPS = 2048, 32, 4  # of a tile of the map, and channels of it, at most
-PROGRAMS = 2112  # that share the sum of a weight's gradient: 16 for each multiprocessor of a large GPU
+PARTS = 512  # of the map, whose weight gradients are summed at the end
+UNROLLED = 4  # columns of it that are read at once
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 VARYING = ["pixels", "height", "width", "out_height", "out_width", "units", "groups", "dilation"]
 
@@ -55,13 +56,13 @@ class _Depthwise(torch.autograd.Function):
             _input_gradient[triton.cdiv(n * h * w, tile["PIXELS"]), triton.cdiv(c, tile["CHANNELS"])](
                 grad, x, weight, grads[0], n * h * w, *sizes, **tile, **constants)
         if ctx.needs_input_grad[1]:
-            pixels, kernel = n * grad.shape[2] * grad.shape[3], weight.shape[-1]
-            wide = triton.next_power_of_2(kernel)
-            tile = _tile(out, NUMBERS * 2 // wide)
-            blocks = triton.cdiv(out, tile["CHANNELS"])
-            parts = max(1, min(PROGRAMS // (blocks * kernel), triton.cdiv(pixels, tile["PIXELS"])))
+            rows = n * grad.shape[2]
+            parts = min(PARTS, rows)
             sums = torch.empty((parts, *weight.shape), dtype=precision_of(x), device=x.device)
-            _weight_gradient[parts, blocks, kernel](grad, x, sums, pixels, *sizes, TAPS=wide, **tile, **constants)
+            tile = _tile(out, NUMBERS, CHANNELS * 2)
+            _weight_gradient[parts, triton.cdiv(out, tile["CHANNELS"])](
+                grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(weight.shape[-1] ** 2), UNROLLED=UNROLLED,
+                **tile, **constants)
             grads[1] = total(sums).to(weight.dtype)
         return *grads, None, None
 
@@ -71,10 +72,8 @@ def _constants(x: Tensor, weight: torch.Size, stride: int) -> dict[str, Any]:
             "SUM": TYPES[precision_of(x)], "num_warps": WARPS}
 
 
-def _tile(channels: int, numbers: int) -> dict[str, int]:
-    """Half as wide where more of it is used then."""
-    widest = min(triton.next_power_of_2(channels), CHANNELS)
-    width = min(widest, max(widest // 2, 1), key=lambda width: triton.cdiv(channels, width) * width)
+def _tile(channels: int, numbers: int, most: int = CHANNELS) -> dict[str, int]:
+    width = min(triton.next_power_of_2(channels), most)
     return {"PIXELS": numbers // width, "CHANNELS": width}
 
 
@@ -139,32 +138,29 @@ def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, o
 @triton.jit(do_not_specialize=VARYING)
 def _weight_gradient(grad, x, sums, pixels, height, width, out_height, out_width, units, groups, dilation,
                      UNIT: tl.constexpr, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
-                     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr, TAPS: tl.constexpr):
-    """Of one row of the kernel, by a share of the pixels of `grad`. Each thread sums what it reads, all taps at once:
-    many loads are under way, and threads exchange nothing before the end."""
+                     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr, TAPS: tl.constexpr,
+                     UNROLLED: tl.constexpr):
+    """Here `pixels` are rows of `grad`, of which each program takes some."""
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     tap = tl.arange(0, TAPS)
     real = c < channels * groups
-    down = (tl.program_id(2) - KERNEL // 2) * dilation
-    along = (tap - KERNEL // 2) * dilation
-    total = tl.zeros((TAPS, PIXELS, CHANNELS), SUM)
-    share = tl.cdiv(tl.cdiv(pixels, PIXELS), tl.num_programs(0)) * PIXELS
+    down = tap // KERNEL * dilation - dilation * (KERNEL // 2)
+    along = tap % KERNEL * dilation - dilation * (KERNEL // 2)
+    total = tl.zeros((TAPS, CHANNELS), SUM)
+    share = tl.cdiv(pixels, tl.num_programs(0))
     first = tl.program_id(0) * share
-    for start in range(first, tl.minimum(first + share, pixels), PIXELS):
-        p = start + tl.arange(0, PIXELS)
-        row = p // out_width
+    for row in range(first, tl.minimum(first + share, pixels)):
         h = row % out_height * STRIDE + down
-        w = (p % out_width * STRIDE)[None, :] + along[:, None]
-        inside = (p < pixels) & (h >= 0) & (h < height)
-        within = inside[None, :] & (w >= 0) & (w < width) & (tap < KERNEL)[:, None]
-        place = (((row // out_height).to(tl.int64) * height + h) * width)[None, :] + w
-        value = tl.load(x + (place * channels)[:, :, None] + (c % channels)[None, None, :],
-                        within[:, :, None] & real[None, None, :], 0.0).to(SUM)
-        value = tl.where(value < 0, 0.0, value)  # which keeps NaN
-        slope = tl.load(grad + p.to(tl.int64)[:, None] * (channels * groups) + c[None, :],
-                        (p < pixels)[:, None] & real[None, :], 0.0).to(SUM)
-        total += value * slope[None, :, :]
-    row = (tl.program_id(0) * channels * groups + c) * KERNEL + tl.program_id(2)
-    tl.store(sums + (row * KERNEL)[None, :] + tap[:, None], tl.sum(total, 1),
-             (tap < KERNEL)[:, None] & real[None, :])
+        inside = (tap < KERNEL * KERNEL) & (h >= 0) & (h < height)
+        start = (tl.cast(row // out_height, tl.int64) * height + h) * width + along
+        corner = x + (start * channels)[:, None] + (c % channels)[None, :]
+        own = grad + tl.cast(row, tl.int64) * out_width * (channels * groups) + c
+        for column in tl.range(0, out_width, loop_unroll_factor=UNROLLED):
+            w = column * STRIDE + along
+            within = inside & (w >= 0) & (w < width)
+            value = tl.load(corner + column * STRIDE * channels, within[:, None] & real[None, :], 0.0).to(SUM)
+            value = tl.where(value < 0, 0.0, value)  # which keeps NaN
+            total += value * tl.load(own + column * channels * groups, real, 0.0).to(SUM)[None, :]
+    place = (tl.program_id(0) * channels * groups + c)[None, :] * (KERNEL * KERNEL) + tap[:, None]
+    tl.store(sums + place, total, (tap < KERNEL * KERNEL)[:, None] & real[None, :])

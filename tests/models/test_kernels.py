@@ -124,20 +124,32 @@ def test_a_norm_with_bias_moves_the_running_statistics(dtype):
 
 
 @TYPES
-@pytest.mark.parametrize(("c", "groups", "rectified"), [(6, 0, True), (36, 3, False), (8, 2, True)])
-def test_a_norm_goes_on_with_a_relu_and_factors_of_samples(dtype, c, groups, rectified):
+def test_a_norm_goes_on_with_a_relu(dtype):
     from models.kernels.batch_norm import normalized
 
     of = torch.float64 if dtype == torch.float64 else torch.float32
-    kept = torch.randint(3, (3, groups), dtype=of) if groups else None
-    wide = kept.repeat_interleave(c // groups, 1)[:, :, None, None] if groups else 1
+    agree(lambda x, weight, bias: normalized([x], weight, bias, rectified=True),
+          lambda x, weight, bias: F.batch_norm(x, None, None, weight[0], bias, training=True).relu(),
+          map_of(3, 6, 7, 5, dtype=dtype), torch.randn(1, 6, dtype=of), torch.randn(6, dtype=of))
 
-    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = F.batch_norm(x, None, None, weight[0], bias, training=True)
-        return (y.relu() if rectified else y) * wide
 
-    agree(lambda x, weight, bias: normalized([x], weight, bias, rectified=rectified, kept=kept), plain,
-          map_of(3, c, 7, 5, dtype=dtype), torch.randn(1, c, dtype=of), torch.randn(c, dtype=of))
+@TYPES
+@pytest.mark.parametrize(("c", "count", "kept"), [(36, 3, True), (80, 2, False), (8, 1, True)])
+def test_a_norm_gives_its_groups_apart_with_factors_of_samples(dtype, c, count, kept):
+    from models.kernels.batch_norm import normalized_apart
+
+    of = torch.float64 if dtype == torch.float64 else torch.float32
+    factors = torch.randint(3, (3, count), dtype=of) if kept else torch.ones(3, count, dtype=of)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        found = normalized_apart(x, count, weight, bias, eps=1e-5, running=None, momentum=0.1,
+                                 kept=factors if kept else None)
+        assert [map.is_contiguous(memory_format=torch.channels_last) for map in found] == [True] * count
+        return torch.cat(found, 1)
+
+    agree(ours, lambda x, weight, bias: F.batch_norm(x, None, None, weight, bias, training=True)
+          * factors.repeat_interleave(c // count, 1)[:, :, None, None],
+          map_of(3, c, 7, 5, dtype=dtype), torch.randn(c, dtype=of), torch.randn(c, dtype=of))
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, BatchNorm2d])
