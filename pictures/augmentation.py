@@ -56,6 +56,8 @@ class Augmentation:
     cutout: int  # side of the square in pixels, 0: off
     policy: str = "basic"  # none, or "autoaugment"
     side: int = 32  # S, of the images
+    alternate: bool = False  # flip each image in every other epoch (Jordan 2024, arXiv:2404.00498), not by a draw
+    reflect: bool = False  # what lies outside of an image is its mirror image
 
     def draw(self, size: int, generator: torch.Generator) -> Draws:
         """Independent draws for `size` images, on the generator's device."""
@@ -71,11 +73,13 @@ class Augmentation:
     def __call__(self, pixels: Tensor, index: Tensor, draws: Draws, fill: Tensor) -> Tensor:
         """Pick and augment: pixels (N, S, S) int32, index (B,) -> (B, S, S) int32.
 
-        What lies outside of the image, and the cutout square, become `fill`.
+        What lies outside of the image, if it is not its mirror image, and the cutout square become `fill`.
         """
         grid, mirror, squares = _tables(self.side, self.cutout, pixels.device)
         place = torch.stack((draws.top, draws.left))[:, :, None] + grid  # (2, B, S): source of each row and column
         place[1].addcmul_(draws.flip[:, None], mirror)
+        if self.reflect:  # 2 1 | 0 1 .. S-1 | S-2
+            place = self.side - 1 - (self.side - 1 - place.abs()).abs()
         near = place.clamp(0, self.side - 1)
         # One flat gather: half the time of indexing with three tensors, on a CPU.
         starts = torch.add(near[0], index[:, None], alpha=self.side)  # where each source row begins

@@ -89,6 +89,8 @@ class Batches:
         self.index = torch.from_numpy(index).to(pixels.device)
         self.batch_size = min(batch_size, len(index))
         self.augmentation, self.seed, self.share = augmentation, seed, share
+        generator = torch.Generator(pixels.device).manual_seed(seed)
+        self.flipped = torch.randint(2, (len(pixels),), generator=generator, device=pixels.device)  # in epoch 0
 
     @property
     def images(self) -> int:
@@ -111,6 +113,8 @@ class Batches:
             index = index[torch.randperm(len(index), generator=generator, device=index.device)]
         for number, picked in enumerate(index.split(self.batch_size)[: len(self)]):
             draws = self.augmentation.draw(len(picked), generator) if self.augmentation else None
+            if self.augmentation and self.augmentation.flip and self.augmentation.alternate:
+                draws = draws._replace(flip=(self.flipped[picked] + epoch) % 2)
             if number >= start:
                 yield picked[self.share], draws and draws.part(self.share)
 
@@ -136,7 +140,8 @@ class Loaders(NamedTuple):
 
 def training_batches(pictures: Pictures, device: torch.device, *, train_size: int, val_size: int, batch_size: int,
                      crop_padding: int, flip: str, cutout: int, seed: int, augment: str = "basic",
-                     all_data: bool = False, share: slice = slice(None)) -> Loaders:
+                     all_data: bool = False, share: slice = slice(None), alternate: bool = False,
+                     crop_border: str = "mean") -> Loaders:
     """Split the training images and make their loaders; the arguments are settings of TrainingConfig and RetrainConfig.
 
     With `all_data` none are set aside for validation; a validation set that was given is one anyhow. `share`: the
@@ -149,7 +154,8 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
     normalization = Normalization.of(pictures.train_moments[train], device, pictures.side)
     mirrored = flip == "on" or (flip == "auto" and mirrored_in(pictures.name))
     crop_padding, cutout = (round(pixels_of_32 * pictures.side / SIDE) for pixels_of_32 in (crop_padding, cutout))
-    augmentation = Augmentation(crop_padding, mirrored, cutout, augment, pictures.side)
+    augmentation = Augmentation(crop_padding, mirrored, cutout, augment, pictures.side, alternate,
+                                reflect=crop_border == "reflect")
     return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
                    None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, PLAIN)))
 

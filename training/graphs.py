@@ -117,8 +117,10 @@ def ready_to_step(optimizer: torch.optim.Optimizer, device: torch.device, record
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of all groups of parameters; of one with a "factor", that times the rate."""
     for group in optimizer.param_groups:
+        own = rate * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from models.kernels import branches
@@ -40,6 +41,7 @@ OPTIMIZERS = {
     "Adamax": torch.optim.Adamax,
     "SGD": torch.optim.SGD,
 }
+START, END = 0.2, 0.07  # shares of the peak learning rate (Jordan 2024, arXiv:2404.00498)
 LOG_INTERVAL = 50  # steps between two looks at the loss; each look makes the host wait for the device
 
 
@@ -59,14 +61,22 @@ def _seed_step(seed: int, epoch: int, step: int) -> None:
 # ---- optimizer and schedule
 
 
-def build_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float,
-                    momentum: float) -> torch.optim.Optimizer:
-    """Optimizer `name` over the parameters of `model`; weight decay reaches matrices and kernels alone."""
+def build_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float, momentum: float,
+                    bias_factor: float = 1.0) -> torch.optim.Optimizer:
+    """Optimizer `name` over the parameters of `model`; weight decay reaches matrices and kernels alone.
+
+    With a `bias_factor` other than 1 the biases of batch norms get so many times the learning rate, and shrink as the
+    kernels do: lr * weight_decay is the same.
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer = {name!r}: must be one of {', '.join(OPTIMIZERS)}")
     parameters = [p for p in model.parameters() if p.requires_grad]
+    shifts = {module.bias for module in model.modules() if isinstance(module, _BatchNorm)} if bias_factor != 1 else set()
     groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-              {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}]
+              {"params": [p for p in parameters if p.ndim <= 1 and p not in shifts], "weight_decay": 0.0}]
+    if shifts:
+        groups.append({"params": [p for p in parameters if p in shifts], "weight_decay": weight_decay / bias_factor,
+                       "factor": bias_factor})
     extra = {"momentum": momentum, "nesterov": momentum > 0} if name == "SGD" else {}
     return OPTIMIZERS[name](groups, lr=lr, **extra)
 
@@ -80,6 +90,17 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+def triangle(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `steps`: linear from START up, then linear down to END."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return START + (1 - START) * step / rising
+    return END + (1 - END) * (steps - step) / (steps - rising)
+
+
+SCHEDULES = {"cosine": schedule, "triangle": triangle}
 
 
 # ---- one step
@@ -169,9 +190,10 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     """Train `model`, on its device, for `settings.epochs`; the trained (or averaged) weights end up in `model`.
 
     settings: optimizer, lr, weight_decay, momentum, epochs, warmup, label_smoothing, clip, ema, precision, compile,
-    graph, seed and, if each class shall count alike, balance. `val` may be None. `auxiliary` is the weight of an
-    auxiliary head's loss; `drop_path` the probability that is approached linearly from 0, epoch by epoch
-    (arXiv:1707.07012).
+    graph, seed and, if they are not the usual ones, balance, schedule and bias_factor. `val` may be None. `auxiliary`
+    is the weight of an auxiliary head's loss; `drop_path` the probability that is approached linearly from 0, epoch by
+    epoch (arXiv:1707.07012). A network may have `prepare(images)`, which is called with training pictures before
+    everything else, x (B, 3, H, W) each.
     `identity`, what the run computes, is kept in the checkpoint, which is written every `checkpoint_minutes`, within
     an epoch or after one, at the end and, with `stop_signals`, before SIGTERM or SIGINT acts. `resume_from`, a loaded
     checkpoint, gives the weights of a run without a stop (training/checkpoints.py); `on_epoch` sees the records of its
@@ -182,7 +204,10 @@ def fit(model: nn.Module, train: Any, val: Any, settings: Any, *, identity: dict
     execution = execution or of_training(settings, model, size())
     dtype = pick_dtype(settings.precision, device, model)
     model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum)
+    if hasattr(model, "prepare") and not resume_from:
+        model.prepare(train.plain(batch_norm.IMAGES))
+    optimizer = build_optimizer(model, settings.optimizer, settings.lr, settings.weight_decay, settings.momentum,
+                                getattr(settings, "bias_factor", 1.0))
     average = Average(model, settings.ema) if settings.ema else None
     result = FitResult()
     run = _Run(model, optimizer, average, result.history, identity, checkpoint, checkpoint_minutes * 60)
@@ -305,8 +330,10 @@ def _train_epoch(run: _Run, step: Captured, train: Any, epoch: int, settings: An
     bar = tqdm(batches, f"epoch {epoch + 1}/{settings.epochs}", steps, initial=run.steps, leave=False, delay=2,
                disable=None if rank() == 0 else True)
 
+    share = SCHEDULES[getattr(settings, "schedule", "cosine")]
+
     def rate(step: int) -> float:
-        return settings.lr * schedule(epoch * steps + step, settings.epochs * steps, settings.warmup)
+        return settings.lr * share(epoch * steps + step, settings.epochs * steps, settings.warmup)
 
     for drawn in bar:
         _seed_step(settings.seed, epoch, run.steps)
