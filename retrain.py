@@ -74,11 +74,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     pictures = load(**config.data_set)
     config = sized(config, config.train_size or len(pictures.train_labels) - pictures.given_val)
-    loaders = training_batches(
-        pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,
-        augment=config.augment, all_data=config.all_data, share=share(config.batch_size), alternate=config.alternate,
-        crop_border=config.crop_border)
+    loaders = training_batches(pictures, device, share=share(config.batch_size), **of_batches(config))
     if config.batch_size > len(loaders.train.index):
         raise ValueError(f"batch_size = {config.batch_size}: more than the {len(loaders.train.index)} training images")
 
@@ -110,6 +106,13 @@ def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
         config = dataclasses.replace(config, ema=max(1 - FORGOTTEN / config.epochs, 0.0))
     _check_together(config)
     return config
+
+
+def of_batches(config: RetrainConfig) -> dict[str, Any]:
+    """The settings that training_batches takes."""
+    keys = ("train_size", "val_size", "batch_size", "crop_padding", "flip", "cutout", "seed", "augment", "all_data",
+            "alternate", "crop_border")
+    return {key: getattr(config, key) for key in keys}
 
 
 def sized(config: RetrainConfig, images: int) -> RetrainConfig:

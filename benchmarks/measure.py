@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def ratio(speeds: Mapping[str, Sequence[float]], one: str, other: str) -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on. The load is that of the last minute, before the measurement."""
-    packages = ("torch", "torchvision", "numpy", "pillow", "nni")
+    packages = [name for name in ("torch", "torchvision", "numpy", "pillow", "nni") if any(distributions(name=name))]
     return {
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "commit": commit(),

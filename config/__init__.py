@@ -159,8 +159,8 @@ class RetrainConfig(TrainingConfig):
     genotype: str = setting("", "cells to train: DARTS_V1, DARTS_V2, PC_DARTS, random:SEED, a JSON file, or, as other "
                             "code has them, Genotype(normal=...), a .txt file of it or FILE.py:NAME")
     model: str = setting("", "a network of the zoo instead, by the same recipe")
-    recipe: str = setting("standard", "standard; long: 1500 epochs, AutoAugment, averaged weights; quick: 10 epochs, for "
-                          "quicknet alone")
+    recipe: str = setting("standard", "standard; long: 1500 epochs, AutoAugment, averaged weights; quick: 10 epochs, "
+                          "for quicknet alone")
     channels: int = setting(36, "channels of the network's first cells", minimum=1)
     layers: int = setting(20, "cells of the network", minimum=3)
     all_data: bool = setting(True, "train on all training images; no: set val_size aside, and validate each epoch")
@@ -172,13 +172,13 @@ class RetrainConfig(TrainingConfig):
     optimizer: str = setting("SGD", "name of a torch.optim class")
     lr: float = setting(0.025, "peak learning rate; 0, for recipe quick: 1.5 for 1024 images a step, less for fewer",
                         minimum=0)
-    schedule: str = setting("cosine", "of the learning rate, after it rose: half a cosine, or a straight line; triangle "
-                            "begins at 0.2 of the peak and ends at 0.07", choices=("cosine", "triangle"))
+    schedule: str = setting("cosine", "of the rate: half a cosine after the warm-up; triangle: straight lines, "
+                            "from 0.2 of the peak up and down to 0.07", choices=("cosine", "triangle"))
     bias_factor: float = setting(1.0, "how many times that learning rate the biases of batch norm have", above=0)
     weight_decay: float = setting(3e-4, "L2 penalty on kernels and matrices", minimum=0)
     epochs: int = setting(600, "passes over the training images; all schedules stretch over them", minimum=1)
-    batch_size: int = setting(96, "images a step, of all processes together; 0, for recipe quick: 1024, fewer where there "
-                              "are few", minimum=0)
+    batch_size: int = setting(96, "images a step, of all processes together; 0, for recipe quick: 1024, fewer where "
+                              "there are few", minimum=0)
     warmup: float = setting(0.0, "share of all steps in which the learning rate rises linearly", minimum=0, below=1)
     label_smoothing: float = setting(0.0, "share of each target spread over all classes", minimum=0, below=1)
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", minimum=0)

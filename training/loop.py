@@ -71,12 +71,13 @@ def build_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float,
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer = {name!r}: must be one of {', '.join(OPTIMIZERS)}")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    shifts = {module.bias for module in model.modules() if isinstance(module, _BatchNorm)} if bias_factor != 1 else set()
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)] if bias_factor != 1 else []
+    shifts = {norm.bias for norm in norms}
     groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-              {"params": [p for p in parameters if p.ndim <= 1 and p not in shifts], "weight_decay": 0.0}]
-    if shifts:
-        groups.append({"params": [p for p in parameters if p in shifts], "weight_decay": weight_decay / bias_factor,
-                       "factor": bias_factor})
+              {"params": [p for p in parameters if p.ndim <= 1 and p not in shifts], "weight_decay": 0.0},
+              {"params": [p for p in parameters if p in shifts], "weight_decay": weight_decay / bias_factor,
+               "factor": bias_factor}]
+    groups = [group for group in groups if group["params"]]
     extra = {"momentum": momentum, "nesterov": momentum > 0} if name == "SGD" else {}
     return OPTIMIZERS[name](groups, lr=lr, **extra)
 

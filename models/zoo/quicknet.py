@@ -21,13 +21,15 @@ from models.blocks import BatchNorm2d, halvings
 WIDTHS = (64, 256, 256)  # channels of the blocks
 PATCH = 2  # side in pixels of what is whitened
 EPS = 5e-4  # added to the variances of patches: what hardly varies is noise
+DEAD = 1e-6  # share of all variance under which an axis holds nothing; batch norm would blow nothing up to noise
 SCALE = 1 / 9  # of the logits, which begin near 0
 
 
 class Whitening(nn.Conv2d):
     """(N, 3, S, S) -> (N, 24, s, s): patches along their 12 principal axes, scaled to variance 1, and the negatives.
 
-    s is S - 1, or S / 2 with patches side by side. The filters are frozen, the bias is trained.
+    s is S - 1, or S / 2 with patches side by side. The filters are frozen, the bias is trained. Computed in float32:
+    where channels hardly differ, as in grey pictures, they cancel out but for the 8 bits of a bfloat16.
     """
 
     def __init__(self, stride: int) -> None:
@@ -35,6 +37,13 @@ class Whitening(nn.Conv2d):
         super().__init__(3, 2 * axes, PATCH, stride)
         self.weight.requires_grad_(False)
         nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            return super().forward(x)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(x).to(torch.get_autocast_dtype(kind))
 
     @torch.no_grad()
     def prepare(self, images: Iterable[Tensor]) -> None:
@@ -44,8 +53,11 @@ class Whitening(nn.Conv2d):
             patches = F.unfold(x.float(), self.kernel_size, stride=self.stride).transpose(1, 2).flatten(0, 1).double()
             covariance, count = covariance + patches.T @ patches, count + len(patches)
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # the same on every device
-        filters = (axes / (variances.clamp(min=0) + EPS).sqrt()).T.unflatten(1, self.weight.shape[1:])
-        self.weight.copy_(torch.cat((filters, -filters)))
+        alive = (variances > DEAD * variances.sum()).nonzero()[:, 0]
+        if len(alive):  # those of grey pictures are four: then each comes three times
+            chosen = alive[torch.arange(len(axes)) % len(alive)]
+            filters = (axes / (variances.clamp(min=0) + EPS).sqrt())[:, chosen].T.unflatten(1, self.weight.shape[1:])
+            self.weight.copy_(torch.cat((filters, -filters)))
 
 
 class Norm(BatchNorm2d):
@@ -59,11 +71,13 @@ class Norm(BatchNorm2d):
 class Linear(nn.Linear):
     """Without bias, its outputs scaled down."""
 
+    scale = SCALE
+
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__(channels, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * SCALE
+        return super().forward(x) * self.scale
 
 
 def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
