@@ -24,7 +24,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
-from config import RetrainConfig, merge
+from config import Mistakes, RetrainConfig, merge
 from training import trial
 
 if TYPE_CHECKING:
@@ -129,11 +129,15 @@ def _check_together(config: RetrainConfig) -> None:
         raise ValueError("give either --genotype NAME_OR_FILE or --model NAME")
     if config.all_data and config.val_size:
         raise ValueError(f"val_size = {config.val_size}: all_data leaves none for validation; add --no-all-data")
-    if config.recipe == "quick" and config.model not in QUICK:
+    quick = config.recipe == "quick"
+    if quick and config.model not in QUICK:
         raise ValueError(f"recipe = 'quick': for --model {', '.join(QUICK)} alone, not for "
                          f"{config.model or config.genotype}; the others have standard and long")
-    if config.recipe != "quick" and (config.batch_size < 2 or not config.lr):
-        raise ValueError(f"lr = {config.lr}, batch_size = {config.batch_size}: only recipe quick finds them by itself")
+    allowed = ", or 0: found by recipe quick" if quick else " (0 is for recipe quick)"
+    wrong = [f"batch_size = {config.batch_size}: must be at least 2{allowed}"] * (
+        config.batch_size == 1 or not (quick or config.batch_size))
+    if wrong := wrong + [f"lr = {config.lr}: must be above 0{allowed}"] * (not quick and not config.lr):
+        raise Mistakes(wrong)
     for key in ("auxiliary", "drop_path"):
         if config.model and getattr(config, key):
             raise ValueError(f"{key} = {getattr(config, key)}: networks of the zoo have none")
