@@ -215,7 +215,7 @@ def tell(lines: list[dict[str, Any]], args: argparse.Namespace, where: dict[str,
     curve = grouped(lines, lambda line: line["epochs"] if line["without"] == WHOLE else None)
     if curve:
         publish("Recipe quick, accuracy against minutes",
-                [row("epochs", str(epochs), runs, []) for epochs, runs in sorted(curve.items())], where, note)
+                [row("epochs", str(epochs), runs) for epochs, runs in sorted(curve.items())], where, note)
 
 
 def grouped(lines: list[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:
@@ -227,15 +227,17 @@ def grouped(lines: list[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -
     return found
 
 
-def row(head: str, name: str, runs: list[dict[str, Any]], whole: list[dict[str, Any]]) -> dict[str, str]:
-    """Figures of one row; `whole`: the runs that it is compared with, seed by seed."""
+def row(head: str, name: str, runs: list[dict[str, Any]],
+        whole: list[dict[str, Any]] | None = None) -> dict[str, str]:
+    """Figures of one row; `whole`: the runs that it is compared with, seed by seed, if it is."""
     sound = [run for run in runs if not run["diverged"]]
-    beside = {run["seed"]: run for run in whole if not run["diverged"]}
+    beside = {run["seed"]: run for run in whole or [] if not run["diverged"]}
     gains = [beside[run["seed"]]["test_accuracy"] - run["test_accuracy"] for run in sound if run["seed"] in beside]
     minutes = [[run[key] / 60 for run in runs] for key in ("seconds", "steady_seconds")]
     return {
         head: name, "runs": str(len(runs)) + (f", {len(runs) - len(sound)} diverged" if len(sound) < len(runs) else ""),
-        "test": percent([run["test_accuracy"] for run in sound]), "it is worth": percent(gains, "+"),
+        "test": percent([run["test_accuracy"] for run in sound]),
+        **({} if whole is None else {"it is worth": percent(gains, "+")}),
         "test, several views": percent([run["tta_accuracy"] for run in sound]),
         "training loss": f"{statistics.mean(run['train_loss'] for run in sound):.3f}" if sound else "",
         "minutes": f"{statistics.median(minutes[0]):.3g}", "without warm-up": f"{statistics.median(minutes[1]):.3g}"}

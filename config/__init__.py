@@ -184,6 +184,8 @@ class RetrainConfig(TrainingConfig):
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", minimum=0)
     cutout: int = setting(16, "side of the square that cutout blanks, in 32nds of the picture's; 0: off", minimum=0,
                           maximum=32)
+    tta: bool = setting(False, "test by the mean of several views of each picture too, shifted and mirrored: "
+                        "result.json has both")
     auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
     drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
 
@@ -230,7 +232,8 @@ class ReportConfig:
 NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit",
                           "device", "runs_dir", "name", "resume", "overwrite", "arch", "baseline", "max_params",
                           "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "branches",
-                          "recompute", "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format"})
+                          "recompute", "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format",
+                          "tta"})
 
 
 # Settings that checkpoints of earlier versions do not have, and what those computed.

@@ -87,10 +87,11 @@ def test_biases_of_batch_norm_have_a_rate_of_their_own():
 
 
 def test_a_run_from_training_to_prediction(main, tmp_path, digits_dir):
-    assert main("--name", "q") == 0
+    assert main("--name", "q", "--tta") == 0
     folder = tmp_path / "retrain" / "q"
     result, trained = result_of(folder), load_model(folder / "model.pt", CPU)
     assert result["config"]["recipe"] == "quick" and result["config"]["batch_size"] == 32
+    assert 0 <= result["test"]["several_views"]["accuracy"] <= 1 and len(result["test"]["several_views"]) == 2
     assert trained.network == {"family": "zoo", "name": "quicknet"} and result["parameters"] == 1_972_792
     layer, loaders = trained.model.stem[0], loaders_of(digits_dir)
     again = build_model("quicknet", 10)

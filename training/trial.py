@@ -154,6 +154,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     from training.execution import of_training
     from training.hardware import enough_memory
     from training.loop import fit
+    from training.views import Views
 
     facts, architecture = dict(facts or {}), dict(architecture or {})
     device = next(model.parameters()).device
@@ -185,6 +186,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
     tested = _test(model, test, pictures.classes, config.precision) if test and not result.diverged else {}
+    if tested and getattr(config, "tta", False):
+        views = Views(model, loaders.train.augmentation.flip)
+        found = _test(views, test, pictures.classes, config.precision)
+        tested["several_views"] = {key: found[key] for key in ("loss", "accuracy")}
     if folder:
         outcome = {
             **_outcome(model, result, loaders, pictures), "stage": stage, "execution": execution._asdict(), **facts,
@@ -205,6 +210,8 @@ def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], t
     report(result.metric, {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}, ran)
     kind = "validation" if loaders.val else "training"
     test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
+    if "several_views" in tested:
+        test_text += f" ({tested['several_views']['accuracy']:.2%} by several views)"
     print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
 
 
