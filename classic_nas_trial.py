@@ -70,7 +70,7 @@ def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType(
 
     What the tuner gives is the architecture.
     """
-    from training.loop import OPTIMIZERS
+    from training.optimizers import OPTIMIZERS
 
     if given.get("write_search_space"):
         return merge(ClassicNasConfig, given)
@@ -88,7 +88,7 @@ def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType(
 
 def stage1(file: str) -> dict[str, Any]:
     """lr and optimizer of stage 1's best.json; ValueError names the file."""
-    from training.loop import OPTIMIZERS
+    from training.optimizers import OPTIMIZERS
 
     found = {key: value for key, value in best_parameters(file).items() if key in ("lr", "optimizer")}
     for key in ("lr", "optimizer"):

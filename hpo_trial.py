@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 def settings(given: dict[str, Any], tuner: dict[str, Any]) -> HpoConfig:
     """Default < `given`, the command line < `tuner`."""
     from models import MODELS  # torch and what stands on it: slow to import
-    from training.loop import OPTIMIZERS
+    from training.optimizers import OPTIMIZERS
 
     return merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
 

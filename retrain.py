@@ -5,6 +5,7 @@
     python retrain.py --genotype genotypes.py:NAME                          cells of other code: read, never run
     python retrain.py --genotype DARTS_V2 --epochs 50                       all of its schedules, shorter
     python retrain.py --model resnet18                                      a network of the zoo by the same recipe
+    python retrain.py --model quicknet --recipe quick                       a strong small network in ten epochs
     python retrain.py --genotype DARTS_V2 --resume                          after a stop, as without one
     torchrun --nproc-per-node 4 retrain.py --genotype DARTS_V2              on four GPUs
 
@@ -12,7 +13,9 @@ The recipes are those of DARTS (arXiv:1806.09055): all training images, no valid
 then are the test images read. `--no-all-data` sets images aside and validates each epoch; by a validation set that is
 given (val/) each epoch is validated anyhow, and it is never trained on. Two things differ from the
 published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The long
-recipe averages the weights over about 0.7 per cent of the training. Without validation NNI gets the training
+recipe averages the weights over about 0.7 per cent of the training. The quick recipe is that of airbench94
+(arXiv:2404.00498), for quicknet alone; where --batch-size and --lr are not given, they follow from the number of
+training images. Without validation NNI gets the training
 accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
 
 SIGTERM and Ctrl-C let the running step finish and write a checkpoint. A run that goes on from it ends with the weights
@@ -93,7 +96,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
 def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
     """Default < recipe < `given`, the command line < `tuner`."""
     from models import BASELINES, MODELS
-    from training.loop import OPTIMIZERS
+    from training.optimizers import OPTIMIZERS
 
     chosen = {**given, **tuner}
     recipe = chosen.get("recipe", RetrainConfig.recipe)

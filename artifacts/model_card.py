@@ -19,8 +19,8 @@ from pictures.summary import grey_words
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
 RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
-          "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding", "flip", "cutout", "precision",
-          "seed")
+          "schedule", "bias_factor", "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding",
+          "crop_border", "flip", "alternate", "cutout", "precision", "seed")
 OWN_LICENCE = "The user's own pictures, a folder or a table of them: their licence is the user's to know and to state."
 LIMITS = (
     "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",

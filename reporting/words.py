@@ -19,6 +19,7 @@ NETWORKS = {
     "mobilenet": "MobileNet, small, with convolutions in two cheap steps",
     "dpn92": "DPN-92, with the shortcuts of ResNet and of DenseNet",
     "shufflenetg2": "ShuffleNet, very small, which shuffles groups of channels",
+    "quicknet": "quicknet, small, made to learn in minutes",
     "senet18": "SENet-18, a ResNet that weighs its channels anew for each picture",
 }
 DECIDED = ((0.97, "nearly undecided: on every edge all operations weigh about the same, so that the cells found are "

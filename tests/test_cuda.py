@@ -23,7 +23,8 @@ from tiny_training import Settings, network
 from training import bilevel
 from training.bilevel import Batch, weight_step
 from training.hardware import true_fp32
-from training.loop import OPTIMIZERS, evaluate, fit
+from training.loop import evaluate, fit
+from training.optimizers import OPTIMIZERS
 from training.search import Search
 from training.stopping import DeferredSignals
 

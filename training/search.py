@@ -29,7 +29,8 @@ from training.checkpoints import load_checkpoint, save_checkpoint
 from training.execution import of_search
 from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_rate
 from training.hardware import prepare
-from training.loop import LOG_INTERVAL, evaluate, fit, schedule, set_seed
+from training.loop import LOG_INTERVAL, evaluate, fit, set_seed
+from training.optimizers import schedule
 from training.stopping import DeferredSignals
 from training.trial import line
 

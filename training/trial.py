@@ -189,7 +189,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     if tested and getattr(config, "tta", False):
         views = Views(model, loaders.train.augmentation.flip)
         found = _test(views, test, pictures.classes, config.precision)
-        tested["several_views"] = {key: found[key] for key in ("loss", "accuracy")}
+        tested |= {f"several_views_{key}": found[key] for key in ("loss", "accuracy")}
     if folder:
         outcome = {
             **_outcome(model, result, loaders, pictures), "stage": stage, "execution": execution._asdict(), **facts,
@@ -210,8 +210,8 @@ def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], t
     report(result.metric, {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}, ran)
     kind = "validation" if loaders.val else "training"
     test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
-    if "several_views" in tested:
-        test_text += f" ({tested['several_views']['accuracy']:.2%} by several views)"
+    if "several_views_accuracy" in tested:
+        test_text += f" ({tested['several_views_accuracy']:.2%} by several views)"
     print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
 
 

@@ -14,7 +14,7 @@ from test_report import build, hpo_trials, result, write_experiment, write_run
 
 from guard.results import Results
 from guard.trials import Trial
-from models import MODELS
+from models import BASELINES, MODELS
 from models.darts.genotype import EDGES, OPERATIONS
 from models.mobilenet_space.space import BASELINE, count_parameters
 from pictures.dataset import load
@@ -57,7 +57,7 @@ def test_the_answer_comes_first_and_checksums_last(tmp_path):
 
 
 def test_every_network_has_plain_words():
-    assert words.NETWORKS.keys() == MODELS.keys()
+    assert words.NETWORKS.keys() == {*MODELS, *BASELINES}
     for given, expected in (({"genotype": "runs/a/genotype.json", "layers": 8}, "8 cells, found by a search (DARTS)"),
                             ({"genotype": "DARTS_V2", "layers": 20}, "20 cells, published as DARTS_V2"),
                             ({"genotype": "random:3", "layers": 6}, "6 cells, drawn at random"),

@@ -18,7 +18,8 @@ from training import loop, stopping
 from training.checkpoints import load_checkpoint
 from training.execution import Execution
 from training.hardware import pick_device, pick_dtype
-from training.loop import OPTIMIZERS, build_optimizer, evaluate, fit, schedule, train_step
+from training.loop import build_optimizer, evaluate, fit, train_step
+from training.optimizers import OPTIMIZERS, schedule
 from training.stopping import DeferredSignals
 
 # ---- optimizer, schedule, device
