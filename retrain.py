@@ -96,7 +96,7 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
 def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
     """Default < recipe < `given`, the command line < `tuner`."""
     from models import BASELINES, MODELS
-    from training.optimizers import OPTIMIZERS
+    from training.optimizers import MUON, OPTIMIZERS
 
     chosen = {**given, **tuner}
     recipe = chosen.get("recipe", RetrainConfig.recipe)
@@ -104,7 +104,7 @@ def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
         raise ValueError(f"recipe = {recipe!r}: must be one of {', '.join(RECIPES)}")
     plain = {"auxiliary": 0.0, "drop_path": 0.0} if chosen.get("model") else {}
     config = merge(RetrainConfig, {**RECIPES[recipe], **plain, **given}, tuner, model=["", *MODELS, *BASELINES],
-                   optimizer=OPTIMIZERS)
+                   optimizer=OPTIMIZERS | MUON)
     if recipe == "long" and "ema" not in chosen:
         config = dataclasses.replace(config, ema=max(1 - FORGOTTEN / config.epochs, 0.0))
     _check_together(config)

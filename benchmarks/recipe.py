@@ -11,6 +11,7 @@ Markdown table follows. The runs go seed by seed, so that what --minutes cuts of
 
 import argparse
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -108,6 +109,7 @@ INGREDIENTS = {
     "translation": Without({"crop_padding": 0}),
     "reflected border, not mean": Without({"crop_border": "mean"}),
     "bf16": Without({"precision": "fp32"}),
+    "SGD, not Muon": Without({"optimizer": "Muon"}),
 }
 
 
@@ -167,6 +169,7 @@ class Measure:
         `seconds` is all of `fit`; `steady_seconds` what it would be if each epoch took as long as the median of those
         after the first, in which a GPU's step is warmed up and captured.
         """
+        gc.collect()  # the graph of the run before, with its memory
         without, start = INGREDIENTS[name], time.perf_counter()
         chosen = {"model": "quicknet", "recipe": "quick", "epochs": epochs, "seed": seed, "train_size": self.train_size,
                   **self.given, **without.settings}

@@ -89,7 +89,7 @@ class Batches:
         self.index = torch.from_numpy(index).to(pixels.device)
         self.batch_size = min(batch_size, len(index))
         self.augmentation, self.seed, self.share = augmentation, seed, share
-        generator = torch.Generator(pixels.device).manual_seed(seed)
+        generator = torch.Generator(pixels.device).manual_seed(seed * 100_003 + 100_002)  # of no epoch
         self.flipped = torch.randint(2, (len(pixels),), generator=generator, device=pixels.device)  # in epoch 0
 
     @property

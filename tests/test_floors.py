@@ -31,7 +31,8 @@ FILE_FORBIDS = {  # in single files more
     "nas/tuner.py": TORCH, "nas/ranking.py": TORCH,
     "training/stopping.py": {*TORCH, "numpy", "config"},  # in commands that need no torch
     **{f"training/{name}.py": {"config"} for name in
-       ("loop", "average", "bilevel", "checkpoints", "compiling", "hardware", "distributed", "optimizers", "views")},
+       ("loop", "average", "bilevel", "checkpoints", "compiling", "hardware", "distributed", "optimizers", "muon",
+        "views")},
 }
 FILE_ALLOWS = {  # and in these what their room may not
     "models/mobilenet_space/nni_space.py": NNI, "models/darts/nni_space.py": NNI,  # declare spaces for nni.nas

@@ -28,7 +28,8 @@ from pictures.decoding import decode
 
 QUICK = [("darts", "onnx"), ("darts", "torch"), ("classic_nas", "onnx")]
 FACTS = {"data": {"name": "x", "grey_range": {"integer": [0, 4095]}}}
-SLOW = [("classic_nas", "torch"), ("resnet18", "torch"), *((family, "onnx") for family in MODELS)]
+SLOW = [("classic_nas", "torch"), ("resnet18", "torch"), ("quicknet", "torch"), ("quicknet", "onnx"),
+        *((family, "onnx") for family in MODELS)]
 
 
 @pytest.fixture(scope="module")
