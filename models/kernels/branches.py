@@ -19,8 +19,8 @@ allowed = False  # what a branch still needs is not given away before the graph 
 
 
 def side_by_side(parts: Sequence[Callable[[], Found]], *sources: Tensor) -> list[Found]:
-    """What the parts give, tensors or tuples of them, which read `sources` and nothing else that a graph makes; one after another, unless a graph
-    is being recorded and branches are `allowed`."""
+    """What the parts give, tensors or tuples of them, which read `sources` and nothing else that a graph makes; one
+    after another, unless a graph is being recorded and branches are `allowed`."""
     if torch.compiler.is_compiling() or not (allowed and sources[0].is_cuda and
                                              torch.cuda.is_current_stream_capturing()):
         return [part() for part in parts]
