@@ -101,6 +101,11 @@ class ClassicNasConfig(TrainingConfig):
     write_search_space: bool = setting(False, "write search_space_classic_nas.json, train nothing")
 
 
+def branches() -> bool:
+    return setting(True, "of a network of cells, on a GPU of 20 GB or more: what can runs side by side in the graph; a "
+                   "fifth less time, a third more memory")
+
+
 @dataclasses.dataclass(frozen=True)
 class DartsSearchConfig(TrainingConfig):
     """darts_search.py: a bilevel search. The settings of training are those of the supernet's weights."""
@@ -133,8 +138,7 @@ class DartsSearchConfig(TrainingConfig):
                                 minimum=0)
     max_skips: int = setting(2, "skip connections that a normal cell may have; 8: any number", minimum=0, maximum=8)
     recompute: bool = setting(False, "compute cells again for the gradient: less memory, a third more time")
-    branches: bool = setting(True, "on a GPU of 20 GB or more: what can runs side by side in the graph; a fifth less "
-                             "time, a third more memory")
+    branches: bool = branches()
     form: str = setting("auto", "of the supernet, all of which compute the same: plain, the reference; stored, in few "
                         "launches; fused, with little memory traffic; auto: stored on a GPU, fused on a CPU",
                         choices=("auto", "plain", "stored", "fused"))
@@ -186,6 +190,7 @@ class RetrainConfig(TrainingConfig):
                           maximum=32)
     tta: bool = setting(False, "test by the mean of several views of each picture too, shifted and mirrored: "
                         "result.json has both")
+    branches: bool = branches()
     auxiliary: float = setting(0.4, "weight of the auxiliary head's loss; 0: no such head", minimum=0)
     drop_path: float = setting(0.2, "probability of a dropped path that is approached from 0", minimum=0, below=1)
 

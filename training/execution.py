@@ -20,7 +20,7 @@ class Execution(NamedTuple):
     captured: bool = False  # the step as one CUDA graph
     compiled: bool = False
     form: str | None = None  # of the supernet, in a search
-    branches: bool = False  # of the supernet's sources side by side in the graph
+    branches: bool = False  # what leaves the sources of a cell side by side in the graph
     lacking: tuple[str, ...] = ()  # operations for whose sake it is the plain one
     no_kernels: str = ""  # why a GPU has none of our own
 
@@ -38,7 +38,9 @@ def of_training(settings: Any, model: nn.Module, processes: int) -> Execution:
     device = next(model.parameters()).device
     captured = settings.graph and device.type == "cuda" and processes == 1 and settings.optimizer != "Adagrad"
     precision = "bf16" if pick_dtype(settings.precision, device, model) == torch.bfloat16 else "fp32"
-    return Execution(device.type, precision, captured, settings.compile, no_kernels=_no_kernels(device))
+    branches = captured and getattr(settings, "branches", False) and hasattr(model, "cells")
+    return Execution(device.type, precision, captured, settings.compile,
+                     branches=branches and total_memory(device) >= ROOMY, no_kernels=_no_kernels(device))
 
 
 def of_search(settings: Any, device: torch.device, processes: int) -> Execution:

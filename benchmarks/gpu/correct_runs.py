@@ -21,10 +21,12 @@ from benchmarks.gpu.search import endless
 from benchmarks.gpu.section import Bench
 from config import DartsSearchConfig, HpoConfig
 from models import build_model
+from models.darts.genotype_files import load_genotype
+from models.darts.network import DartsNetwork
 from pictures.dataset import training_batches
-from training import trial
+from training import loop, trial
 from training.average import Average
-from training.graphs import WARM
+from training.graphs import WARM, set_rate
 from training.hardware import pick_dtype
 from training.loop import build_optimizer, fit, set_seed, train_step
 from training.search import Search
@@ -59,15 +61,30 @@ def fitted(bench: Bench) -> Iterator[Figure]:
             yield check("change of the averaged weights", error(found, expected), 1e-4, type="float64", how=how)
 
 
+def fitted_cells(bench: Bench) -> Iterator[Figure]:
+    """The same of DARTS_V2, its kinks included, by kernels of our own, recorded with branches."""
+    set_seed(0)
+    channels, layers = bench.of((16, 8), (4, 3))
+    model = DartsNetwork(load_genotype("DARTS_V2"), 3, channels, 10, layers)
+    expected = changes(model, torch.device("cpu"), torch.float64, graph=False)
+    for graph in (False, True):
+        found = changes(model, bench.device, torch.float64, graph)
+        how = "captured, branches" if graph and bench.on.recorder else "eager"
+        yield check("change of the averaged weights", error(found, expected), 1e-4, type="float64", how=how,
+                    network=f"DARTS_V2 of {channels} channels and {layers} cells")
+
+
 def changes(model: nn.Module, device: torch.device, dtype: torch.dtype, graph: bool) -> list[Tensor]:
+    """With rates that are the same as float32, which recorded steps have them in: differences grow."""
     ours = copy.deepcopy(model).to(device, dtype)
     images, labels = random_batch(8)
     batches = [(x.to(device, dtype, memory_format=torch.channels_last), y.to(device))
                for x, y in zip(images.split(4), labels.split(4), strict=True)]
     settings = SimpleNamespace(optimizer="SGD", lr=0.02, weight_decay=5e-4, momentum=0.9, epochs=4, warmup=0.2,
                                label_smoothing=0.1, clip=2.0, ema=0.5, precision="fp32", compile=False, graph=graph,
-                               seed=0)
-    fit(ours, Fixed(batches), None, settings, identity={})
+                               branches=True, seed=0)
+    with mock.patch.object(loop, "set_rate", lambda optimizer, rate: set_rate(optimizer, float(torch.tensor(rate)))):
+        fit(ours, Fixed(batches), None, settings, identity={})
     return [now.detach().cpu().double() - before.detach()
             for now, before in zip(ours.parameters(), model.parameters(), strict=True)]
 
@@ -165,7 +182,7 @@ def waited(bench: Bench, one: Callable[[], object], **settings: str) -> Iterator
 
 
 CASES = {
-    "fit": fitted,
+    "fit": fitted, "fit_cells": fitted_cells,
     "resumed_training": partial(resumed, hpo_trial, "--model shufflenetg2 --precision fp32 --ema 0.9"),
     "resumed_search": partial(resumed, darts_search, "--channels 4 --layers 3"),
     "waits_of_training": waits_of_training, "waits_of_search": waits_of_search}

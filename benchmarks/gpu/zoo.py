@@ -25,7 +25,7 @@ CUTOUT, FEW = 8, ("mobilenet", "shufflenetg2")  # networks of a tiny run
 def how(model: nn.Module, settings: Any) -> dict[str, str]:
     """What `fit` takes here, as settings of a figure."""
     execution = of_training(settings, model, processes=1)
-    found = ["compiled"] * execution.compiled + ["captured"] * execution.captured
+    found = ["compiled"] * execution.compiled + ["captured" + ", branches" * execution.branches] * execution.captured
     return {"how": " and ".join(found) or "eager", "type": execution.precision}
 
 

@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 from models.darts.depthwise import as_autocast, convolve
 from models.darts.operations import Chain, DropPath
-from models.darts.stored import repeated
 from models.kernels import channels_last, usable
 from models.kernels.branches import side_by_side
 
@@ -92,22 +91,22 @@ class Step(NamedTuple):
 def _leave(x: Tensor, bundle: Bundle, steps: Sequence[Step]) -> tuple[Tensor, ...]:
     """(N, C, H, W) -> E maps (N, C, H / stride, W / stride)"""
     from models.kernels.batch_norm import normalized, normalized_apart  # Triton, which not every machine has
+    from models.kernels.copies import rectified_copies
     from models.kernels.depthwise import rectified_depthwise
-    from models.kernels.pointwise import pointwise
+    from models.kernels.pointwise import pointwise_with_parts
 
     [x] = as_autocast(x)
     for number, (step, (convolution, _, norm)) in enumerate(zip(steps, bundle[0].chain.steps(), strict=True)):
         stride, dilation = convolution.stride[0], convolution.dilation[0]
         if dilation == 1 and x.dtype in FASTER_BY_CUDNN:
-            x = convolve(x if number else repeated(x, len(bundle)), step.depthwise, stride)
+            x = convolve(x if number else rectified_copies(x, len(bundle)), step.depthwise, stride)
         else:
             x = rectified_depthwise(x, step.depthwise, stride, dilation)
-        x, statistics = pointwise(x, step.pointwise), (step.mean, step.variance)
+        x, parts = pointwise_with_parts(x, step.pointwise)
+        how = {"eps": norm.eps, "running": (step.mean, step.variance), "momentum": norm.momentum, "parts": parts}
         if number + 1 == len(steps):
-            return normalized_apart(x, len(bundle), step.scale, step.bias, eps=norm.eps, running=statistics,
-                                    momentum=norm.momentum, kept=_kept(bundle, len(x)))
-        x = normalized([x], step.scale[None], step.bias, eps=norm.eps, running=statistics, momentum=norm.momentum,
-                       rectified=True)
+            return normalized_apart(x, len(bundle), step.scale, step.bias, kept=_kept(bundle, len(x)), **how)
+        x = normalized([x], step.scale[None], step.bias, rectified=True, **how)
     raise ValueError("a chain of no steps")
 
 

@@ -89,7 +89,7 @@ class Steps(NamedTuple):
     normalized: Callable[[Sequence[Tensor], Sequence[Tensor] | None], Tensor]  # the weighed sum of the norms of maps
 
 
-def repeated(x: Tensor, count: int) -> Tensor:
+def _repeated(x: Tensor, count: int) -> Tensor:
     """ReLU, (N, E * C, H, W) channels_last, which `repeat` by itself does not keep."""
     return x.relu().permute(0, 2, 3, 1).repeat(1, 1, 1, count).permute(0, 3, 1, 2) if count > 1 else x.relu()
 
@@ -104,7 +104,7 @@ def _normalized(maps: Sequence[Tensor], weights: Sequence[Tensor] | None) -> Ten
     return sum(others, first)
 
 
-PYTORCH = Steps(repeated, convolve, _grouped, _normalized)
+PYTORCH = Steps(_repeated, convolve, _grouped, _normalized)
 
 
 @cache

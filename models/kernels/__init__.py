@@ -1,6 +1,7 @@
 """Kernels of our own for GPUs, in Triton, where those of cuDNN and PyTorch leave much of the hardware idle.
 
     depthwise.py     ReLU and depthwise convolution, of all edges of a source at once
+    copies.py        ReLU and a copy for each edge
     pointwise.py     pointwise convolution, of all edges of a source at once
     batch_norm.py    batch norm by the batch's statistics, and weighed sums of such maps
     pooling.py       average and maximum
@@ -20,6 +21,7 @@ from torch import Tensor
 
 # In the environment: 0 leaves all to PyTorch; cpu, with TRITON_INTERPRET=1, has a CPU interpret them.
 CHOICE = "OWN_KERNELS"
+PART = 128  # rows of a map, pixels of channels, whose statistics pointwise.py tells batch_norm.py
 LEAST = (8, 0)  # compute capability: bf16 and TF32
 
 

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.kernels import channels_last, precision_of, unit_of
+from models.kernels import PART, channels_last, precision_of, unit_of
 from models.kernels.depthwise import TYPES
 from models.kernels.sums import total
 
@@ -28,36 +28,43 @@ VARYING = ["rows", "units", "parts", "pixels"]
 
 
 def normalized(maps: Sequence[Tensor], weights: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5,
-               running: tuple[Tensor, ...] | None = None, momentum: float = 0.1, rectified: bool = False) -> Tensor:
+               running: tuple[Tensor, ...] | None = None, momentum: float = 0.1, rectified: bool = False,
+               parts: Tensor | None = None) -> Tensor:
     """See above; weights (K, C), bias (C,). Of the only map: `running` is mean and variance, which move towards its
-    own, and perhaps a counter; `rectified`: a ReLU follows."""
-    return _Normalized.apply(weights, bias, None, running, momentum, eps, rectified, 1, *maps)[0]
+    own, and perhaps a counter; `rectified`: a ReLU follows; `parts` is what pointwise.py tells of it."""
+    return _Normalized.apply(weights, bias, None, parts, running, momentum, eps, rectified, 1, *maps)[0]
 
 
 def normalized_apart(map: Tensor, count: int, weight: Tensor, bias: Tensor, *, eps: float,
-                     running: tuple[Tensor, ...] | None, momentum: float, kept: Tensor | None) -> tuple[Tensor, ...]:
+                     running: tuple[Tensor, ...] | None, momentum: float, kept: Tensor | None,
+                     parts: Tensor | None = None) -> tuple[Tensor, ...]:
     """Of a map whose channels are `count` groups: each of these as a map of its own, and if there is `kept` (N, count)
     multiplied with that, sample by sample."""
-    return _Normalized.apply(weight[None], bias, kept, running, momentum, eps, False, count, map)
+    return _Normalized.apply(weight[None], bias, kept, parts, running, momentum, eps, False, count, map)
 
 
 class _Normalized(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor | None, bias: Tensor | None, kept: Tensor | None,
+    def forward(ctx: Any, weights: Tensor | None, bias: Tensor | None, kept: Tensor | None, found: Tensor | None,
                 running: tuple[Tensor, ...] | None, momentum: float, eps: float, rectified: bool, pieces: int,
                 *maps: Tensor) -> tuple[Tensor, ...]:
         maps = tuple(channels_last(map) for map in maps)
-        sizes = _Sizes(maps, weights, bias, kept, rectified, pieces)
-        found = torch.empty((len(maps), sizes.parts, 2, sizes.channels), dtype=sizes.sum, device=maps[0].device)
-        statistics, (n, _, h, w) = found.new_empty(len(maps), 2, sizes.channels), maps[0].shape
+        sizes, (n, _, h, w) = _Sizes(maps, weights, bias, kept, rectified, pieces), maps[0].shape
+        parts, share = sizes.parts, triton.cdiv(sizes.rows, sizes.parts)
+        if found is None:
+            found = torch.empty((len(maps), parts, 2, sizes.channels), dtype=sizes.sum, device=maps[0].device)
+            _statistics[parts, sizes.blocks](maps, found, *sizes.numbers[:3], UNIT=sizes.unit, PIECES=pieces,
+                                             **sizes.tile)
+        else:
+            parts, share = len(found), PART
+        statistics = found.new_empty(len(maps), 2, sizes.channels)
         ys = tuple(torch.empty((n, sizes.channels // pieces, h, w), dtype=maps[0].dtype, device=maps[0].device,
                                memory_format=torch.channels_last) for _ in range(pieces))
-        _statistics[sizes.parts, sizes.blocks](maps, found, *sizes.numbers[:3], UNIT=sizes.unit, PIECES=pieces,
-                                               **sizes.tile)
         tracked = (*(running or ()), *[statistics] * 3)[:3]
         _merged[triton.cdiv(sizes.channels, NARROW), len(maps)](
-            found, statistics, *tracked, *sizes.numbers[:3], eps, momentum, UNIT=sizes.unit, PIECES=pieces,
-            TRACKED=len(running or ()), CHANNELS=NARROW, MERGED=MERGED, SUM=TYPES[sizes.sum], num_warps=WARPS)
+            found, statistics, *tracked, *sizes.numbers[:2], parts, share, eps, momentum, UNIT=sizes.unit,
+            PIECES=pieces, TRACKED=len(running or ()), CHANNELS=NARROW, MERGED=MERGED, SUM=TYPES[sizes.sum],
+            num_warps=WARPS)
         # Where there are none, none are read.
         factors = [statistics if factor is None else factor.contiguous() for factor in (weights, bias, kept)]
         _applied[triton.cdiv(sizes.rows, ROWS), sizes.blocks](maps, statistics, *factors, ys, *sizes.numbers,
@@ -81,7 +88,7 @@ class _Normalized(torch.autograd.Function):
                                                                     **sizes.constants)
         of_weights = sums[1:].to(weights.dtype) if sizes.constants["WEIGHED"] else None
         of_bias = sums[0].to(bias.dtype) if sizes.constants["BIASED"] else None
-        return of_weights, of_bias, None, None, None, None, None, None, *founds
+        return of_weights, of_bias, *[None] * 7, *founds
 
 
 class _Sizes:
@@ -142,15 +149,14 @@ def _statistics(maps, found, rows, units, parts, UNIT: tl.constexpr, PIECES: tl.
         tl.store(place + channels, tl.sum(square, 0) - moved * moved / count, real)
 
 
-@triton.jit(do_not_specialize=[*VARYING[:3], "eps", "momentum"])
-def _merged(found, statistics, running_mean, running_variance, counter, rows, units, parts, eps, momentum,
+@triton.jit(do_not_specialize=[*VARYING[:3], "share", "eps", "momentum"])
+def _merged(found, statistics, running_mean, running_variance, counter, rows, units, parts, share, eps, momentum,
             UNIT: tl.constexpr, PIECES: tl.constexpr, TRACKED: tl.constexpr, CHANNELS: tl.constexpr,
             MERGED: tl.constexpr, SUM: tl.constexpr):
     """Mean and 1 / sqrt(variance + eps) of each map; (K, 2, C). TRACKED: how many running statistics there are."""
     channels = units * UNIT * PIECES
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     k = tl.program_id(1)
-    share = tl.cdiv(rows, parts)
     mean = tl.zeros((CHANNELS,), SUM)
     for start in range(0, parts, MERGED):
         part = start + tl.arange(0, MERGED)

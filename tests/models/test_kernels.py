@@ -90,6 +90,28 @@ def test_pointwise(dtype, c, groups):
           map_of(2, groups * c, 5, 9, dtype=dtype), torch.randn(groups * c, c, 1, 1, dtype=dtype))
 
 
+@pytest.mark.parametrize(("n", "c", "groups", "h", "w"), [(2, 8, 2, 16, 16), (3, 36, 3, 9, 7), (1, 72, 2, 3, 3)])
+def test_a_norm_of_what_a_pointwise_convolution_tells_of_its_parts(n, c, groups, h, w):
+    from models.kernels.batch_norm import normalized
+    from models.kernels.pointwise import pointwise_with_parts
+
+    x, weight = map_of(n, groups * c, h, w, dtype=torch.float32) + 3, torch.randn(groups * c, c, 1, 1)
+    y, parts = pointwise_with_parts(x, weight)
+    assert len(parts) == -(-n * h * w // kernels.PART)
+    torch.testing.assert_close(normalized([y], parts=parts), normalized([y]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(normalized([y], parts=parts), F.batch_norm(y, None, None, training=True), rtol=1e-5,
+                               atol=1e-5)
+
+
+@TYPES
+@pytest.mark.parametrize(("c", "count"), [(8, 3), (36, 2), (80, 1)])
+def test_copies_for_all_edges(dtype, c, count):
+    from models.kernels.copies import rectified_copies
+
+    agree(lambda x: rectified_copies(x, count), lambda x: x.relu().repeat(1, count, 1, 1),
+          map_of(2, c, 5, 9, dtype=dtype))
+
+
 @TYPES
 @pytest.mark.parametrize(("n", "c", "h", "w", "count", "weighed"), [
     (3, 16, 8, 9, 1, False), (2, 36, 8, 8, 4, True), (2, 48, 4, 4, 2, False), (2, 8, 16, 16, 5, True)])
