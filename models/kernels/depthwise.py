@@ -17,7 +17,6 @@ from models.kernels.sums import total
 
 NUMBERS, CHANNELS, WARPS = 2048, 32, 4  # of a tile of the map, and channels of it, at most
 PARTS = 512  # of the map, whose weight gradients are summed at the end
-UNROLLED = 4  # columns of it that are read at once
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 VARYING = ["pixels", "height", "width", "out_height", "out_width", "units", "groups", "dilation"]
 
@@ -31,39 +30,39 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         x = channels_last(x)
-        weight = weight.contiguous()
-        ctx.save_for_backward(x, weight)
+        taps = weight.flatten(1).T.contiguous()  # (k * k, E * C)
+        ctx.save_for_backward(x, taps)
+        ctx.shape = weight.shape
         ctx.stride, ctx.dilation = stride, dilation
         (n, c, h, w), out = x.shape, len(weight)
         y = torch.empty((n, out, -(-h // stride), -(-w // stride)), dtype=x.dtype, device=x.device,
                         memory_format=torch.channels_last)
         pixels, tile = n * y.shape[2] * y.shape[3], _tile(out, NUMBERS)
         _forward[triton.cdiv(pixels, tile["PIXELS"]), triton.cdiv(out, tile["CHANNELS"])](
-            x, weight, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
+            x, taps, y, pixels, h, w, *y.shape[2:], c // unit_of(c), out // c, dilation, **tile,
             **_constants(x, weight.shape, stride))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        grad, (n, c, h, w), out, grads = channels_last(grad), x.shape, len(weight), [None, None]
+        x, taps = ctx.saved_tensors
+        grad, (n, c, h, w), out, grads = channels_last(grad), x.shape, ctx.shape[0], [None, None]
         sizes = h, w, *grad.shape[2:], c // unit_of(c), out // c, ctx.dilation
-        constants = _constants(x, weight.shape, ctx.stride)
+        constants = _constants(x, ctx.shape, ctx.stride)
         if ctx.needs_input_grad[0]:
             grads[0] = torch.empty_like(x)
             tile = _tile(c, NUMBERS // 2)
             _input_gradient[triton.cdiv(n * h * w, tile["PIXELS"]), triton.cdiv(c, tile["CHANNELS"])](
-                grad, x, weight, grads[0], n * h * w, *sizes, **tile, **constants)
+                grad, x, taps, grads[0], n * h * w, *sizes, **tile, **constants)
         if ctx.needs_input_grad[1]:
             rows = n * grad.shape[2]
             parts = min(PARTS, rows)
-            sums = torch.empty((parts, *weight.shape), dtype=precision_of(x), device=x.device)
+            sums = torch.empty((parts, *ctx.shape), dtype=precision_of(x), device=x.device)
             tile = _tile(out, NUMBERS, CHANNELS * 2)
             _weight_gradient[parts, triton.cdiv(out, tile["CHANNELS"])](
-                grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(weight.shape[-1] ** 2), UNROLLED=UNROLLED,
-                **tile, **constants)
-            grads[1] = total(sums).to(weight.dtype)
+                grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(len(taps)), **tile, **constants)
+            grads[1] = total(sums).to(taps.dtype)
         return *grads, None, None
 
 
@@ -98,8 +97,7 @@ def _forward(x, weight, y, pixels, height, width, out_height, out_width, units, 
             value = tl.load(corner + (i * dilation * width + j * dilation) * channels,
                             within[:, None] & real[None, :], 0.0).to(SUM)
             value = tl.where(value < 0, 0.0, value)  # which keeps NaN
-            own = weight + c * (KERNEL * KERNEL) + i * KERNEL + j
-            total += value * tl.load(own, real, 0.0).to(SUM)[None, :]
+            total += value * tl.load(weight + (i * KERNEL + j) * channels * groups + c, real, 0.0).to(SUM)[None, :]
     tl.store(y + p.to(tl.int64)[:, None] * (channels * groups) + c[None, :], total.to(y.dtype.element_ty),
              (p < pixels)[:, None] & real[None, :])
 
@@ -127,7 +125,7 @@ def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, o
                 within = inside & (right - j * dilation >= 0) & (w < out_width) & (w * STRIDE == right - j * dilation)
                 place = ((map + h) * out_width + w) * (channels * groups) + group * channels
                 value = tl.load(grad + place[:, None] + c[None, :], within[:, None] & real[None, :], 0.0).to(SUM)
-                own = weight + (group * channels + c) * (KERNEL * KERNEL) + i * KERNEL + j
+                own = weight + ((i * KERNEL + j) * groups + group) * channels + c
                 total += value * tl.load(own, real, 0.0).to(SUM)[None, :]
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     written = (p < pixels)[:, None] & real[None, :]
@@ -138,8 +136,7 @@ def _input_gradient(grad, x, weight, found, pixels, height, width, out_height, o
 @triton.jit(do_not_specialize=VARYING)
 def _weight_gradient(grad, x, sums, pixels, height, width, out_height, out_width, units, groups, dilation,
                      UNIT: tl.constexpr, STRIDE: tl.constexpr, KERNEL: tl.constexpr,
-                     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr, TAPS: tl.constexpr,
-                     UNROLLED: tl.constexpr):
+                     PIXELS: tl.constexpr, CHANNELS: tl.constexpr, SUM: tl.constexpr, TAPS: tl.constexpr):
     """Here `pixels` are rows of `grad`, of which each program takes some."""
     channels = units * UNIT
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -156,7 +153,7 @@ def _weight_gradient(grad, x, sums, pixels, height, width, out_height, out_width
         start = (tl.cast(row // out_height, tl.int64) * height + h) * width + along
         corner = x + (start * channels)[:, None] + (c % channels)[None, :]
         own = grad + tl.cast(row, tl.int64) * out_width * (channels * groups) + c
-        for column in tl.range(0, out_width, loop_unroll_factor=UNROLLED):
+        for column in range(out_width):
             w = column * STRIDE + along
             within = inside & (w >= 0) & (w < width)
             value = tl.load(corner + column * STRIDE * channels, within[:, None] & real[None, :], 0.0).to(SUM)
