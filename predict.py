@@ -25,6 +25,7 @@ from files import atomic_write
 from pictures import SIDE
 from pictures.decoding import Decoded, Decoder
 from pictures.folders import find_pictures
+from pictures.grey import GreySeen
 from pictures.listing import shown
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
@@ -112,18 +113,22 @@ def predict(config: PredictConfig, count: int) -> int:
 
         network = (onnx_network if is_onnx(config.model) else torch_network)(config)
         decoder.how, tally = network.preprocess, Tally(config.images, network.classes)
+        grey = GreySeen(network.preprocess.get("grey_range"))
         with output(config.out) as file, tqdm(total=count, unit=" pictures", disable=None, delay=1) as bar:
             if not config.json:
                 file.write("path\tclass\tprobability\n")
             for batch in decoder.batches(find_pictures(config.images), config.batch_size):
                 broken += batch.broken
+                for values in batch.values:
+                    grey.add(values)
                 probabilities = network.classify(batch.images)
                 file.writelines(lines(batch, probabilities, network.classes, config.json))
                 tally.add(batch.paths, (network.classes[best] for best in probabilities.argmax(1)))
                 bar.update(len(batch.paths) + len(batch.broken))
             file.flush()
             whole = True  # and not left by a reader that has seen enough
-    for line in (*(tally.lines(time.monotonic() - started) if whole else ()), *broken):
+    warnings = (f"warning: {line}" for line in grey.lines())
+    for line in (*(tally.lines(time.monotonic() - started) if whole else ()), *warnings, *broken):
         print(line, file=sys.stderr)
     if broken:
         print(f"{len(broken)} of {count} files could not be decoded", file=sys.stderr)

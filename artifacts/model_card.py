@@ -95,9 +95,11 @@ def title(network: Mapping[str, Any]) -> str:
 
 
 def flat(value: Any) -> Any:
-    """A dict as one line."""
+    """A dict, or a list of sentences, as one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {flat(part)}" for key, part in value.items())
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "; ".join(value)
     return value
 
 

@@ -68,6 +68,7 @@ class Read(NamedTuple):
     train_paths: Sequence[str] = ()  # below one root; none where there are no files
     test_paths: Sequence[str] = ()
     grey_range: GreyRange = MappingProxyType({})  # of values of more than 8 bits, found in the training pictures
+    grey_unlike: Sequence[str] = ()  # what is told of other pictures that do not keep to it
 
 
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
@@ -75,7 +76,8 @@ _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test
 
 def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
     """Write the cache as a folder that appears whole, under its final name, or not at all."""
-    ranges = {"grey_range": dict(read.grey_range)} if read.grey_range else {}
+    ranges = {"grey_range": dict(read.grey_range), "grey_unlike": list(read.grey_unlike)}
+    ranges = {key: found for key, found in ranges.items() if found}
     read, counts = _without_duplicates(read) if drop_duplicates else (read, _count_duplicates(read))
     _assert_classes(read)
     work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))

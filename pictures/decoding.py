@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pictures import reading
+from pictures.grey import Values
 from pictures.preprocess import GreyRange
-from pictures.reading import read_picture
+from pictures.reading import read_with_values
 
 CHUNK = 32  # pictures a task: small enough to spread a batch of large photographs over all workers
 AHEAD = 4  # batches that are decoded, or being decoded, before they are asked for
@@ -31,18 +32,20 @@ class Decoded(NamedTuple):
     paths: list[str]
     images: np.ndarray  # (N, side, side, 4) uint8 with an empty fourth channel, as in the packed cache
     broken: list[str]  # a line a picture: its path and what is wrong
+    values: list[Values]  # of those with grey of more than 8 bits
 
 
 def decode(paths: list[str], side: int, fit: str = "stretch",
            grey_range: GreyRange | None = None) -> Decoded:
-    images, good, broken = np.zeros((len(paths), side, side, 4), np.uint8), [], []
+    images, good, broken, values = np.zeros((len(paths), side, side, 4), np.uint8), [], [], []
     for path in paths:
         try:
-            images[len(good), :, :, :3] = read_picture(path, side, fit, grey_range)
+            images[len(good), :, :, :3], deep = read_with_values(path, side, fit, grey_range)
             good.append(path)
+            values += [deep] if deep else []
         except ValueError as error:
             broken.append(" ".join(str(error).split()))
-    return Decoded(good, images[: len(good)], broken)
+    return Decoded(good, images[: len(good)], broken, values)
 
 
 class Decoder:
@@ -89,7 +92,8 @@ class Decoder:
 
 def _join(parts: list[Decoded]) -> Decoded:
     return Decoded([path for part in parts for path in part.paths], np.concatenate([part.images for part in parts]),
-                   [line for part in parts for line in part.broken])
+                   *(list(itertools.chain.from_iterable(lists)) for lists in
+                     zip(*((part.broken, part.values) for part in parts), strict=True)))
 
 
 def _start_worker(turn: contextlib.AbstractContextManager) -> None:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from files import atomic_write, read_object, write_json
 from pictures.cache import Read, compact
 from pictures.folders import in_folder
+from pictures.grey import GreySeen, Values
 from pictures.known import DATASETS
 from pictures.listing import FORMS, File, Listing, assert_usable, set_aside, shown
-from pictures.reading import grey_range, most_workers, read_picture
+from pictures.reading import grey_range, most_workers, read_with_values
 from pictures.sizes import automatic
 from pictures.tables import in_table
 
@@ -70,8 +71,8 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
     files, test_files = listing.of("train", "val"), listing.of("test")
     ranges = grey_range(listing.path(file) for file in listing.of("train"))
     how = {"side": side, "fit": fit, "grey_range": ranges}
-    train, good, broken = _decoded(listing, files, "train", how)
-    test, good_test, more = _decoded(listing, test_files, "test", how)
+    train, good, broken, values = _decoded(listing, files, "train", how)
+    test, good_test, more, test_values = _decoded(listing, test_files, "test", how)
     if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
                                     for path in listing.dangling)]:
         with atomic_write(list_file, "wb") as file:
@@ -80,7 +81,10 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
             raise ValueError(_told(broken, len(listing.files), list_file))
     val = int(good[len(listing.of("train")) :].sum())
     paths = ([file.path for file in itertools.compress(*those)] for those in ((files, good), (test_files, good_test)))
-    return Read(listing.classes, train, test, val, len(broken), *paths, ranges)
+    seen = GreySeen(ranges)
+    for found in (*values[len(listing.of("train")) :], *test_values):
+        seen.add(found)
+    return Read(listing.classes, train, test, val, len(broken), *paths, ranges, seen.lines())
 
 
 def _told(broken: list[str], of: int, list_file: Path) -> str:
@@ -91,14 +95,17 @@ def _told(broken: list[str], of: int, list_file: Path) -> str:
 
 
 def _decoded(listing: Listing, files: list[File], split: str,
-             how: Mapping[str, Any]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list]:
-    """Images (N, side, side, 4) uint8 and labels (N,) of the good ones, which of the files these are, and what is
-    wrong with the others. The pictures go straight into their places: memory is that of the result."""
+             how: Mapping[str, Any]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, list[str],
+                                              list[Values | None]]:
+    """Images (N, side, side, 4) uint8 and labels (N,) of the good ones, which of the files these are, what is wrong
+    with the others, and the grey values of each file, if they are of more than 8 bits. The pictures go straight into
+    their places: memory is that of the result."""
     images = np.zeros((len(files), how["side"], how["side"], 4), np.uint8)
+    values: list[Values | None] = [None] * len(files)
 
     def decode(number: int) -> str:
         try:
-            images[number, :, :, :3] = read_picture(listing.path(files[number]), **how)
+            images[number, :, :, :3], values[number] = read_with_values(listing.path(files[number]), **how)
             return ""
         except ValueError as error:
             return str(error)
@@ -106,7 +113,7 @@ def _decoded(listing: Listing, files: list[File], split: str,
     problems = _in_threads(decode, len(files), f"packing {shown(os.path.basename(listing.data))}/{split}")
     good = np.array([not problem for problem in problems], bool)
     labels = np.array(listing.labels(files), np.int64)
-    return (compact(images, good), labels[good]), good, [problem for problem in problems if problem]
+    return (compact(images, good), labels[good]), good, [problem for problem in problems if problem], values
 
 
 def _in_threads(task: object, n: int, title: str) -> list[str]:

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pictures import preprocess
 from pictures.bare import JPEG, PNG, bare
+from pictures.grey import Values
 
 LARGEST = 2**30  # bytes of a decoded picture
 LARGE = 2**26  # from so many bytes on, pictures are decoded one after another
@@ -31,8 +32,18 @@ def read_picture(path: str, side: int, fit: str = "stretch",
 
     What becomes of it, and what the arguments mean, is in `preprocess.pixels`.
     """
+    return read_with_values(path, side, fit, grey_range)[0]
+
+
+def read_with_values(path: str, side: int, fit: str = "stretch",
+                     grey_range: preprocess.GreyRange | None = None) -> tuple[np.ndarray, Values | None]:
+    """As `read_picture`, and the grey values of more than 8 bits, where its file does not tell their range."""
+    def use(image: Image.Image) -> tuple[np.ndarray, Values | None]:
+        told = preprocess.told_range(image)  # as long as it is not decoded
+        return preprocess.pixels(image, side, fit, grey_range), _values(image, told)
+
     try:
-        return _read(path, side, lambda image: preprocess.pixels(image, side, fit, grey_range))
+        return _read(path, side, use)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: too large, {error}") from None
     except UnidentifiedImageError:
@@ -125,27 +136,28 @@ def grey_range(paths: Iterable[str]) -> dict[str, preprocess.Range]:
     """
     found: dict[str, preprocess.Range] = {}
     with ThreadPoolExecutor(min(os.cpu_count() or 1, most_workers())) as pool:
-        for kind, low, high in filter(None, pool.map(_extremes, paths)):
+        for kind, low, high in filter(None, pool.map(values_of, paths)):
             least, most = found.get(kind, (low, high))
             found[kind] = min(least, low), max(most, high)
     return {kind: preprocess.spanning(*extremes) for kind, extremes in sorted(found.items())}
 
 
-def _extremes(path: str) -> tuple[str, float, float] | None:
-    """The kind, the smallest and the largest value of such a picture."""
+def values_of(path: str) -> Values | None:
+    """Of such a picture."""
     head = _head(path)
     if head.startswith((JPEG, b"GIF8")) or (head.startswith(PNG) and head[24:25] <= b"\x08"):  # bits a sample
         return None
 
-    def use(image: Image.Image) -> tuple[str, float, float] | None:
-        if not preprocess.is_deep(image) or preprocess.told_range(image):
-            return None
-        return preprocess.kind(image), *preprocess.extremes(image)
-
     try:
-        return _read(path, 1, use)
+        return _read(path, 1, lambda image: _values(image, preprocess.told_range(image)))
     except Exception:  # as above
         return None
+
+
+def _values(image: Image.Image, told: preprocess.Range | None) -> Values | None:
+    if told or not preprocess.is_deep(image):
+        return None
+    return Values(preprocess.kind(image), *preprocess.extremes(image))
 
 
 # ---- memory

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pictures.grey import NAMES
 from pictures.listing import shown
 from pictures.preprocess import GreyRange
 
@@ -31,8 +32,7 @@ def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: in
 
 def grey_words(ranges: GreyRange) -> list[str]:
     """What becomes of grey values of more than 8 bits, for people."""
-    names = {"integer": "16-bit", "float": "floating"}
-    return [f"{names[kind]} grey: values {low:.10g} to {high:.10g} in this data set, shown as 0 to 255"
+    return [f"{NAMES[kind]} grey: values {low:.10g} to {high:.10g} in this data set, shown as 0 to 255"
             for kind, (low, high) in ranges.items()]
 
 
@@ -41,7 +41,8 @@ def of_counts(counts: Mapping[str, Any]) -> list[str]:
     pairs = ", ".join(" = ".join(map(shown, pair)) for pair in counts.get("two_classes_files") or ())
     found = [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in TEXTS.items()
              if counts.get(key)]
-    return found + grey_words(counts.get("grey_range") or {})
+    unlike = (f"validation and test: {line}" for line in counts.get("grey_unlike") or ())
+    return [*found, *grey_words(counts.get("grey_range") or {}), *unlike]
 
 
 def _number(text: str, n: float, pairs: str) -> str:

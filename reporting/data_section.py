@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 FACES = 20  # classes up to which one picture of each is shown
 SIZE = 110  # pixels of the longer side of these
-LOOK = ("broken", "duplicates", "duplicates_across", "two_classes", "two_classes_dropped")  # its owner may mend that
+LOOK = ("broken", "duplicates", "duplicates_across", "two_classes", "two_classes_dropped",
+        "grey_unlike")  # its owner may mend that
 SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
 
 

@@ -22,8 +22,9 @@ import predict
 import small_models
 from conftest import ROOT
 from pictures import dataset
-from pictures.decoding import AHEAD, Decoder, read_picture
+from pictures.decoding import AHEAD, Decoder
 from pictures.folders import find_pictures
+from pictures.reading import read_picture
 from reporting.predictions import Tally
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),

@@ -9,10 +9,10 @@ import pytest
 
 from own_pictures import left_out, make, make_classes
 from pictures.dataset import load
-from pictures.decoding import read_picture
 from pictures.folders import find_pictures, in_folder
 from pictures.listing import Listing
 from pictures.own import listed
+from pictures.reading import read_picture
 
 
 @pytest.fixture
