@@ -1,7 +1,7 @@
 """MODEL_CARD.md beside a trained or exported network: data, recipe, figures, limits, licence note, how to load.
 
 After Mitchell et al. 2019, arXiv:1810.03993. Everything in it comes from the model file and from the result.json in
-its folder; what neither tells is said to be unknown.
+its folder; what neither tells, but an earlier card of the same network there, is kept; all else is said to be unknown.
 """
 
 import json
@@ -18,6 +18,7 @@ from pictures.summary import grey_words
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
+SAME = ("| parameters |", "| classes |", "| checksum ", "| commit |", '{"')  # what tells one network from another
 RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
           "schedule", "bias_factor", "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding",
           "crop_border", "flip", "alternate", "cutout", "precision", "seed")
@@ -38,9 +39,19 @@ def write_model_card(folder: str | os.PathLike, trained: TrainedModel, run: str 
     folder = Path(folder)
     result = Path(run or folder) / "result.json"
     known = {**(read_json(result) if result.exists() else {}), **trained.facts}
+    lines = _completed(list(card(trained, known, folder)), folder / NAME)
     with atomic_write(folder / NAME) as file:
-        file.write("\n".join(card(trained, known, folder)) + "\n")
+        file.write("\n".join(lines) + "\n")
     return folder / NAME
+
+
+def _completed(lines: list[str], earlier: Path) -> list[str]:
+    """With what an earlier card of the same network and data knows: model files of before did not hold all."""
+    before = earlier.read_text(encoding="utf-8").splitlines() if earlier.exists() else []
+    rows = {line.split(" | ")[0]: line for line in before if line.startswith("| ")}
+    same = before[:1] == lines[:1] and all(line in before for line in lines if line.startswith(SAME))
+    return [rows.get(line.split(" | ")[0], line) if same and line.endswith(f" | {UNKNOWN} |") else line
+            for line in lines]
 
 
 def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Iterator[str]:

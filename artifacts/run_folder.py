@@ -45,14 +45,17 @@ class RunFolder:
                 self._events.add_scalar(key, value, record["epoch"])
         self._events.flush()
 
+    def provenance(self, device: torch.device) -> dict[str, Any]:
+        """The settings, and what it takes to judge and repeat what has been computed by now."""
+        return {"config": asdict(self.config), "commit": self.commit,
+                "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+                "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+                "wall_seconds": time.time() - self._started, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+
     def finish(self, result: dict[str, Any], device: torch.device) -> None:
-        """Write result.json: `result`, the settings, and what it takes to judge and repeat it."""
+        """Write result.json: `result`, and its provenance, unless it holds one."""
         self._events.close()
-        write_json(self.path / "result.json", {
-            "schema": SCHEMA, **result, "config": asdict(self.config), "commit": self.commit,
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-            "wall_seconds": time.time() - self._started, "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+        write_json(self.path / "result.json", {"schema": SCHEMA, **self.provenance(device), **result})
 
 
 def commit() -> str:

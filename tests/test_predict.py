@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 import hpo_trial
 import predict
 import small_models
+from artifacts.model_card import write_model_card
 from conftest import ROOT
 from pictures import dataset
 from pictures.decoding import AHEAD, Decoder
@@ -459,6 +460,8 @@ def test_the_range_of_a_data_set_comes_with_its_model(call_trial, tmp_path, caps
     model = next(tmp_path.glob("*/m/model.pt"))
     trained = small_models.load_model(model, torch.device("cpu"))
     assert trained.preprocess["grey_range"] == {"integer": [0, 4095]}
+    card = write_model_card(tmp_path, trained).read_text()  # elsewhere, without result.json
+    assert not re.search(r"\| (trained|versions|hardware|commit|training time, s|seed) \| not known", card)
     packed = dataset.load(str(data), tmp_path)
     assert call(model, "--images", data / "test", "--json", "--workers", "1") == 0
     found = [list(record["probabilities"].values()) for record in records(capsys.readouterr().out)]

@@ -194,10 +194,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         outcome = {
             **_outcome(model, result, loaders, pictures), "stage": stage, "execution": execution._asdict(), **facts,
             **({"architecture": architecture} if architecture else {}), **({"test": tested} if tested else {})}
+        outcome |= folder.provenance(device)  # in the model file as well, which may be taken elsewhere
         if not result.diverged:
             described = network if pictures.side == SIDE else {**network, "side": pictures.side}
-            save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes,
-                       {**outcome, "config": asdict(config), "commit": folder.commit})
+            save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome)
         folder.finish(outcome, device)
         ran = {**asdict(config), **architecture}
         _tell(result, loaders, facts, tested, {key: ran[key] for key in tuner}, path)

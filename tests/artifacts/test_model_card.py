@@ -57,6 +57,22 @@ def test_every_model_file_has_its_code_and_a_checkpoint_none(folder):
     assert [re.search(r'"(\w+\.(pt|onnx|pt2))"', block)[1] for block in blocks] == ["model.pt", "net.onnx", "net.pt2"]
 
 
+def test_what_an_earlier_card_knows_is_kept(tmp_path):
+    """Of a model file of before, which does not hold all, and which was taken from its result.json."""
+    later = ("finished", "versions", "hardware", "wall_seconds")
+    facts = {key: value for key, value in RESULT.items() if key not in later}
+    trained = small_models.write(tmp_path / "model.pt", facts=facts)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/result.json").write_text(json.dumps(RESULT))
+    write_model_card(tmp_path, trained, tmp_path / "run")
+    before = rows(tmp_path)
+    assert before["trained"] == RESULT["finished"]
+    write_model_card(tmp_path, trained)
+    assert rows(tmp_path) == before
+    write_model_card(tmp_path, small_models.write(tmp_path / "model.pt", facts=facts | {"commit": "other"}))
+    assert rows(tmp_path)["trained"] == "not known", "a card of another training"
+
+
 def test_what_is_not_known_is_said_so(folder, tmp_path):
     write_model_card(tmp_path, loaded(folder))
     found = rows(tmp_path)
