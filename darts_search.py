@@ -54,9 +54,11 @@ def run(config: DartsSearchConfig, tuner: dict[str, Any]) -> None:
     pictures = load(**config.data_set)
 
     advice = "" if config.recompute else ", and so does --recompute; --no-branches takes a quarter less"
-    with joined(pick_device(config.device)) as device, enough_memory(config.batch_size, advice):
-        found = [search(config, seed, pictures, device, path)
-                 for seed in range(config.seed, config.seed + config.seeds)]
+    with joined(pick_device(config.device)) as device:
+        config = trial.fitted(config, pictures, halves=2)
+        with enough_memory(config.batch_size, advice):
+            found = [search(config, seed, pictures, device, path)
+                     for seed in range(config.seed, config.seed + config.seeds)]
         report(found, config, pictures, device, path, tuner)
 
 

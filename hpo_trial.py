@@ -35,6 +35,7 @@ def run(config: HpoConfig, tuner: dict[str, Any]) -> None:
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)
+    config = trial.fitted(config, pictures)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)

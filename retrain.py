@@ -77,9 +77,8 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     pictures = load(**config.data_set)
     config = sized(config, config.train_size or len(pictures.train_labels) - pictures.given_val)
+    config = trial.fitted(config, pictures)
     loaders = training_batches(pictures, device, share=share(config.batch_size), **of_batches(config))
-    if config.batch_size > len(loaders.train.index):
-        raise ValueError(f"batch_size = {config.batch_size}: more than the {len(loaders.train.index)} training images")
 
     set_seed(config.seed)
     model, network = build(config, genotype, len(pictures.classes), pictures.side)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import pytest
 
@@ -112,6 +113,27 @@ def test_twelve_classes_of_eight(tmp_path, call, capsys):
     assert call(hpo_trial, tmp_path / "set") == 0
     assert told(capsys).startswith("12 classes, 72 + 24 pictures, smallest class 6;")
     assert result_of(tmp_path)["data"]["val_images"] == 12
+
+
+@pytest.mark.parametrize("script", EACH)
+def test_a_batch_that_is_larger_than_the_data(tmp_path, call_trial, capsys, monkeypatch, script):
+    """A default is made to fit, and said; what was given is refused before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    make_classes(tmp_path / "set", cat=20, dog=20)
+    argv = ["--data", "set", "--name", "x", "--epochs", "1", *SCRIPTS[script]]
+    assert call_trial(script.main, [*argv, "--batch-size", "33"])[0] == 2
+    error = capsys.readouterr().err
+    assert "batch_size = 33: must be at most " in error and error.count("\n") == 1 and not (tmp_path / "runs").exists()
+    assert call_trial(script.main, argv)[0] == 0
+    images = {darts_search: 14, retrain: 32}.get(script, 29)
+    there = f"{images}, half of the training images" if script is darts_search else f"the {images} training images"
+    usual = {retrain: 96, darts_search: 64}.get(script, 128)
+    out = capsys.readouterr().out
+    assert f"batch_size {images // 4} and not {usual}, to fit {there}" in out
+    assert result_of(tmp_path)["config"]["batch_size"] == images // 4
+    if script is darts_search:
+        _, _, *words = shlex.split(out.partition("next: ")[2])
+        assert call_trial(retrain.main, [*words, "--epochs", "1", "--channels", "4", "--layers", "3"])[0] == 0
 
 
 def test_the_line_of_known_data(digits_dir, call, capsys):

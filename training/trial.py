@@ -10,7 +10,7 @@ import re
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,6 +109,29 @@ def with_data(name: str, data: str, folder: Path) -> str:
             not Path(other).exists() or Path(other).resolve() == Path(data).resolve())):
         return found
     return f"{label}.{hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]}{found.removeprefix(label)}"
+
+
+def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
+    """With a batch size that there are training images for: a default that is larger becomes a quarter of them, said.
+
+    `halves`: 2 if the images are halved. ValueError for a batch size that was given and is larger.
+    """
+    from pictures.split import parts
+    from training.distributed import rank, size
+
+    train, _ = parts(pictures.train_labels, pictures.given_val, train_size=config.train_size, val_size=config.val_size,
+                     seed=config.seed, all_data=getattr(config, "all_data", False) or config.val_size < 0,
+                     classes=pictures.classes)
+    images = len(train) // halves
+    there = f"{images}, half of the training images" if halves == 2 else f"the {images} training images"
+    if config.batch_size <= images:
+        return config
+    if config.batch_size != type(config).batch_size:
+        raise ValueError(f"batch_size = {config.batch_size}: must be at most {there}")
+    fits = max(images // 4 // size() * size(), size(), 2)
+    if rank() == 0:
+        print(f"batch_size {fits} and not {config.batch_size}, to fit {there}", flush=True)
+    return replace(config, batch_size=fits)
 
 
 def begin_anew(path: Path) -> None:
