@@ -47,7 +47,8 @@ def counted(config: DataConfig) -> DataSet:
         return DataSet("", tuple(map(str, range(known.classes))), np.arange(known.images) % known.classes, 0,
                        "; ".join([line, *unused_share(config.test_share)]),
                        SIDE if config.image_size == "auto" else int(config.image_size))
-    found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken, remember=False)
+    found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken,
+                   config.drop_duplicates, remember=False)
     train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))
     side = side_of(found, config.image_size)
     counts = {"side": side, "fit": config.fit} | found.counts()

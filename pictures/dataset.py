@@ -35,7 +35,7 @@ def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE,
     names the files or folders at fault, OSError if `data_dir` cannot be written or the download fails. The settings
     are those of DataConfig.
     """
-    source = _source(data, Path(data_dir), test_share, skip_broken, image_size, fit)
+    source = _source(data, Path(data_dir), test_share, skip_broken, drop_duplicates, image_size, fit)
     cache = Path(data_dir) / "cache" / (source.key + ("-no-duplicates" if drop_duplicates else ""))
     pictures = open_cache(cache, data)
     if pictures is None:
@@ -58,13 +58,14 @@ class _Source(NamedTuple):
     root: str = ""
 
 
-def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, image_size: str, fit: str) -> _Source:
+def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, drop_duplicates: bool, image_size: str,
+            fit: str) -> _Source:
     """What is known of a data set before it is read."""
     if data in DATASETS:
         side = SIDE if image_size == "auto" else int(image_size)
         return _Source(f"{data}-{side}" if side != SIDE else data, lambda: Read(*read_known(data, data_dir, side)),
                        {"side": side} if side != SIDE else {}, unused_share(test_share))
-    found = listed(data, data_dir, test_share, skip_broken)
+    found = listed(data, data_dir, test_share, skip_broken, drop_duplicates)
     side = side_of(found, image_size)
     key = f"{place_name(data)}-{found.fingerprint()}-{side}-{fit}" + ("-skip-broken" if skip_broken else "")
     broken, counts = data_dir / f"{place_name(data)}-broken.txt", {"side": side, "fit": fit} | found.counts()

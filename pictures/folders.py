@@ -5,6 +5,8 @@ folders; links are followed.
 """
 
 import os
+import shlex
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -98,6 +100,15 @@ def files_of(entry: os.DirEntry, kind: str) -> Iterator[Found]:
 # ---- a data set
 
 
+def class_name(folder: str) -> str:
+    """Of the class that a folder is; umlauts, which may be one sign or two, are one."""
+    return unicodedata.normalize("NFC", shown(folder))
+
+
+def is_table(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in (".csv", ".tsv") and name[0] != "."
+
+
 def in_folder(data: str) -> Listing:
     """The data set in a folder, without the test set that may have to be set aside."""
     found = _Findings(data)
@@ -113,7 +124,7 @@ def in_folder(data: str) -> Listing:
     else:
         found.add_classes(folders, "", (identity(data),))
         if len(folders) == 1:
-            found.notes.append(f"is {shown(folders[0].path)} meant?")
+            found.notes.append(f"is {shlex.quote(shown(folders[0].path))} meant?")
     return found.listing({split: f"{shown(name)}/" for name, split in splits.items()})
 
 
@@ -135,7 +146,7 @@ class _Findings:
     data: str
     files: list[File] = field(default_factory=list)
     not_pictures: int = 0
-    dangling: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # lines
     closed: list[str] = field(default_factory=list)
     empty: dict[str, str] = field(default_factory=dict)  # class -> its folder, in which nothing is at all
     notes: list[str] = field(default_factory=list)
@@ -154,6 +165,9 @@ class _Findings:
                  for found in files_of(entry, kind)]
         if pictures := sum(loose):
             self.notes.append(f"not used, since in no class: {pictures} in {shown(folder)} itself")
+        tables = (shown(entry.path) for entry, kind in entries if kind == OTHER and is_table(entry.name))
+        self.notes += [f"not read: {path}; if it is a table of the pictures, --data {shlex.quote(path)} takes it"
+                       for path in tables]
         return [entry for entry, kind in entries if kind == FOLDER]
 
     def take(self, found: Found, split: str, label: str | None) -> bool:
@@ -162,7 +176,7 @@ class _Findings:
         if found.kind == PICTURE and label is not None:
             self.files.append(File(path, label, split))
         elif found.kind == DANGLING:
-            self.dangling.append(path)
+            self.broken.append(f"{found.path}: a link that leads nowhere")
         elif found.kind == CLOSED:
             self.closed.append(path)
         self.not_pictures += found.kind == OTHER
@@ -171,7 +185,7 @@ class _Findings:
     def add_classes(self, folders: list[os.DirEntry], split: str, above: tuple) -> None:
         """Every folder is a class, but for one that has files and no pictures, and a link back up."""
         for entry in (entry for entry in folders if identity(entry.path) not in above):
-            label = shown(entry.name)
+            label = class_name(entry.name)
             if not [self.take(found, split, label) for found in walk(entry.path, above)]:
                 self.empty.setdefault(label, self.below(entry.path))
 
@@ -188,4 +202,4 @@ class _Findings:
         problems += [f"{shown(path)}/, a class, has no pictures" for label, path in self.empty.items()
                      if label not in classes]
         return Listing(self.data, self.data, in_order(self.files), split_names, self.not_pictures,
-                       tuple(self.dangling), tuple(problems), tuple(self.notes))
+                       tuple(self.broken), tuple(problems), tuple(self.notes))

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 SPLITS = ("", "train", "val", "test")  # empty: not split
@@ -29,7 +29,7 @@ class Listing:
     files: tuple[File, ...]
     split_names: Mapping[str, str]  # what the user calls the splits that there are
     not_pictures: int = 0  # files that are none
-    dangling: tuple[str, ...] = ()  # links that lead nowhere
+    broken: tuple[str, ...] = ()  # a line for what should be a picture and is known to be none: a link, a row
     problems: tuple[str, ...] = ()  # what forbids its use
     notes: tuple[str, ...] = ()  # what does not
     test_share: float = 0.0  # of the test set that was set aside; 0: it was given
@@ -56,7 +56,7 @@ class Listing:
     def fingerprint(self) -> str:
         """Another one as soon as a file is changed, added, removed or put into another class or split."""
         facts = [(*file, stat.st_size, stat.st_mtime_ns) for file in self.files
-                 for stat in [os.stat(self.path(file))]]
+                 for stat in [os.stat(self.path(file))]] + list(self.broken)
         text = repr((os.path.realpath(self.data), facts))  # names need not be valid Unicode
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -66,15 +66,14 @@ def in_order(files: Iterable[File]) -> tuple[File, ...]:
 
 
 def assert_usable(listing: Listing, skip_broken: bool) -> None:
-    """ValueError names all that is wrong with a data set, at once."""
+    """ValueError names all that is wrong with a data set. What is broken, and no more, is told with broken pictures."""
     found = [*listing.problems, *lacking(listing)]
-    if listing.dangling and not skip_broken:
-        found.append(f"links that lead nowhere ({len(listing.dangling)}): {some(listing.dangling)}")
-    if len(listing.classes) < 2:
+    if (count := len(listing.classes)) < 2:
         where = f" in {listing.split_names['train']}" if "train" in listing.split_names else ""
-        found.insert(0, f"{len(listing.classes)} classes with pictures{where}; at least 2 are needed")
+        found.insert(0, f"{count} class{'' if count == 1 else 'es'} with pictures{where}; at least 2 are needed")
         found += [f"wanted: {FORMS}", *listing.notes]
     if found:
+        found += [] if skip_broken else some(listing.broken)
         raise ValueError(f"data = {shown(listing.data)}: {'; '.join(found)}")
 
 
@@ -128,10 +127,19 @@ def _chosen(paths: list[str], share: float, known: Mapping[str, str]) -> set[str
 # ---- for messages
 
 
-def some(things: Iterable[str], most: int = 50) -> str:
-    things = list(things)
-    more = f" and {len(things) - most} more" if len(things) > most else ""
-    return ", ".join(map(shown, things[:most])) + more
+def some(lines: Sequence[str], most: int = 10) -> list[str]:
+    """The first lines, as text, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return [*(shown(" ".join(line.split())) for line in lines[:most]), *more]
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A note about classes whose names differ in capitals or blanks alone."""
+    groups = defaultdict(list)
+    for name in classes:
+        groups["".join(name.casefold().split())].append(name)
+    return [f"{len(names)} classes with nearly the same name: {', '.join(map(repr, names))}"
+            for names in groups.values() if len(names) > 1]
 
 
 def shown(name: str) -> str:

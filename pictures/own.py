@@ -1,10 +1,11 @@
 """A user's own pictures, a folder or a table: listed, with a test set, and decoded."""
 
+import dataclasses
 import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,24 @@ from pictures.cache import Read, compact
 from pictures.folders import in_folder
 from pictures.grey import GreySeen, Values
 from pictures.known import DATASETS
-from pictures.listing import FORMS, File, Listing, assert_usable, set_aside, shown
+from pictures.listing import FORMS, File, Listing, alike, assert_usable, set_aside, shown, some
 from pictures.reading import grey_range, most_workers, read_with_values
 from pictures.sizes import automatic
 from pictures.tables import in_table
 
-SHOWN = 10  # broken pictures that a message names; a file lists all
+SKIP = "--skip-broken goes on without them"
 
 
-def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, remember: bool = True) -> Listing:
+def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, drop_duplicates: bool = False,
+           remember: bool = True) -> Listing:
     """What `data` holds; where it has no test set, one is set aside. ValueError names all that forbids its use.
 
     Which pictures are in that test set is kept in `data_dir`, so that it holds when others are added; if `remember`.
     """
     if not os.path.exists(data):
         raise ValueError(f"data = {data!r}: no such folder or file; allowed: {', '.join(DATASETS)}, {FORMS}")
-    found = in_table(data) if os.path.isfile(data) else in_folder(data)
+    found = in_table(data, drop_duplicates) if os.path.isfile(data) else in_folder(data)
+    found = dataclasses.replace(found, notes=(*alike(found.classes), *found.notes))
     memory = data_dir / "test_sets" / f"{place_name(data)}-{test_share:g}.json"
     known = {path: split for split, paths in (read_object(memory) or {}).items() for path in paths}
     found = set_aside(found, test_share, known)
@@ -73,12 +76,11 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
     how = {"side": side, "fit": fit, "grey_range": ranges}
     train, good, broken, values = _decoded(listing, files, "train", how)
     test, good_test, more, test_values = _decoded(listing, test_files, "test", how)
-    if broken := [*broken, *more, *(f"{listing.path(File(path, '', ''))}: a link that leads nowhere"
-                                    for path in listing.dangling)]:
+    if broken := [*listing.broken, *broken, *more]:
         with atomic_write(list_file, "wb") as file:
             file.write(b"".join(os.fsencode(line) + b"\n" for line in broken))
         if not skip_broken:
-            raise ValueError(_told(broken, len(listing.files), list_file))
+            raise ValueError(f"{told(listing, broken)}. {list_file} lists all; {SKIP}")
     val = int(good[len(listing.of("train")) :].sum())
     paths = ([file.path for file in itertools.compress(*those)] for those in ((files, good), (test_files, good_test)))
     seen = GreySeen(ranges)
@@ -87,11 +89,9 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
     return Read(listing.classes, train, test, val, len(broken), *paths, ranges, seen.lines())
 
 
-def _told(broken: list[str], of: int, list_file: Path) -> str:
-    lines = "; ".join(shown(" ".join(line.split())) for line in broken[:SHOWN])
-    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-    return (f"{len(broken)} of {of} pictures cannot be read: {lines}{more}. {list_file} lists all; --skip-broken goes "
-            "on without them")
+def told(listing: Listing, broken: Sequence[str]) -> str:
+    of = len(listing.files) + len(listing.broken)
+    return f"{len(broken)} of {of} pictures cannot be used: {'; '.join(some(broken))}"
 
 
 def _decoded(listing: Listing, files: list[File], split: str,

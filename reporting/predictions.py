@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from pictures.listing import shown
+from pictures.folders import class_name
 
 MOST = 12  # classes in a table or in a line; pairs of them in a list
 WIDEST = 12  # letters of a name in a table
@@ -22,7 +22,7 @@ class Tally:
     def add(self, paths: Iterable[str], predicted: Iterable[str]) -> None:
         for path, name in zip(paths, predicted, strict=True):
             self.counts[name] += 1
-            folder = shown(path.removeprefix(self.root)).split(os.sep)[:-1]
+            folder = class_name(path.removeprefix(self.root)).split(os.sep)[:-1]
             if folder and folder[0] in self.classes and path.startswith(self.root):
                 self.pairs[folder[0], name] += 1
 

@@ -34,8 +34,12 @@ def mistakes_in(look: Callable[[], Any]) -> list[str]:
 def look_at_pictures(given: Mapping[str, Any]) -> None:
     """ValueError if the data set of the command line cannot be one, as far as the names of its files tell."""
     from pictures.known import DATASETS
-    from pictures.own import listed
+    from pictures.own import SKIP, listed, told
 
     data = DataConfig(**{key: value for key, value in given.items() if key in DataConfig.__dataclass_fields__})
-    if data.data not in DATASETS:
-        listed(data.data, Path(data.data_dir), data.test_share, data.skip_broken, remember=False)
+    if data.data in DATASETS:
+        return
+    found = listed(data.data, Path(data.data_dir), data.test_share, data.skip_broken, data.drop_duplicates,
+                   remember=False)
+    if found.broken and not data.skip_broken:
+        raise ValueError(f"{told(found, found.broken)}; {SKIP}")

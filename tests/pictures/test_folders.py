@@ -180,7 +180,8 @@ def test_loops_end(root):
     found = in_folder(str(root))
     assert sorted(file.path for file in found.files) == [
         "cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png", "dog/other/0.png", "dog/other/1.png"]
-    assert found.dangling == ("cat/self", "dog/other/self") and found.problems == ()
+    assert [line.partition(":")[0] for line in found.broken] == [f"{root}/cat/self", f"{root}/dog/other/self"]
+    assert found.problems == ()
 
 
 def test_one_walk_for_training_and_predictions(root):
@@ -244,7 +245,7 @@ def broken(root):
 
 def test_all_broken_files_are_named_in_one_run(broken, opened, tmp_path):
     message = refused(opened)
-    assert message.startswith("14 of 54 pictures cannot be read: ") and "; and 4 more" in message
+    assert message.startswith("14 of 54 pictures cannot be used: ") and "; and 4 more" in message
     assert message.count("bad") == 10 and "--skip-broken goes on without them" in message
     [file] = (tmp_path / "cache").glob("*-broken.txt")
     lines = file.read_text().splitlines()
@@ -280,6 +281,36 @@ def test_a_class_of_broken_pictures_is_named(root, opened):
     assert "class 'dog' has no picture left for test" in refused(lambda: opened(skip_broken=True))
 
 
+# ---- names
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("New York", "NewYork")])
+def test_classes_that_differ_in_capitals_alone_are_told(root, opened, names):
+    make_classes(root, **dict.fromkeys(names, 5), dog=5)
+    assert f"2 classes with nearly the same name: '{names[0]}', '{names[1]}'" in opened().summary()
+
+
+def test_an_umlaut_is_one_letter_however_it_is_written(root, opened):
+    make_classes(root / "train", **{"K\u00e4se": 3, "dog": 3})
+    make_classes(root / "test", **{"Ka\u0308se": 2, "dog": 2})
+    assert opened().classes == ("K\u00e4se", "dog") and sizes(opened()) == ([3, 3], [2, 2], 0)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Train.TSV"])
+def test_a_table_beside_the_classes_is_told(root, opened, name):
+    make_classes(root, images=5, masks=5)
+    (root / name).write_text("path,label\n")
+    assert f"not read: {root}/{name}; if it is a table of the pictures, --data {root}/{name} takes it" in (
+        opened().notes)
+    (root / "masks").rename(root / ".masks")
+    assert f"is {root}/images meant?" in (message := refused(opened)) and f"--data {root}/{name} takes it" in message
+
+
+def test_hints_can_be_copied(root, opened):
+    make_classes(root / "a, b", cat=5, dog=5)
+    assert f"is '{root}/a, b' meant?" in refused(opened)
+
+
 # ---- named, all at once, in one message
 
 
@@ -290,16 +321,22 @@ def test_all_that_is_wrong_is_named_at_once(root, opened):
     (root / "test/dog/gone too").symlink_to(root / "nowhere")
     (root / "train/empty").mkdir()
     message = refused(opened)
-    for words in ("links that lead nowhere (2): test/dog/gone too, train/cat/gone.png", "train/empty/, a class, has "
-                  "no pictures", "class 'owl' has no pictures in test/", "class 'emu' has no pictures in train/"):
+    for words in (f"{root}/test/dog/gone too: a link that leads nowhere", f"{root}/train/cat/gone.png: a link that",
+                  "train/empty/, a class, has no pictures", "class 'owl' has no pictures in test/",
+                  "class 'emu' has no pictures in train/"):
         assert words in message, message
 
 
 def test_dangling_links_are_skipped_with_the_broken_pictures(root, opened):
     make_classes(root, cat=5, dog=5)
+    opened()
     (root / "cat/gone.png").symlink_to("nowhere.png")
-    assert "links that lead nowhere (1): cat/gone.png" in refused(opened)
-    assert left_out(opened(skip_broken=True)) == {"test_share": 0.2, "broken": 1}
+    assert "1 of 11 pictures cannot be used: " in refused(opened), "although the others are packed"
+    (root / "cat/bad.png").write_bytes(b"")
+    message = refused(opened)
+    for words in ("2 of 12 pictures cannot be used: ", "cat/gone.png: a link that leads nowhere; ", "cat/bad.png: not"):
+        assert words in message
+    assert left_out(opened(skip_broken=True)) == {"test_share": 0.2, "broken": 2}
 
 
 def test_a_class_that_is_too_small_says_by_how_many(root, opened):
@@ -336,7 +373,7 @@ def test_an_empty_folder_says_what_is_wanted(root, opened):
 
 def test_the_folder_above_is_told_from_the_data_set(root, opened):
     make_classes(root / "set", cat=5, dog=5)
-    assert "1 classes with pictures; at least 2 are needed" in (message := refused(opened))
+    assert "1 class with pictures; at least 2 are needed" in (message := refused(opened))
     assert f"is {root}/set meant?" in message
 
 

@@ -67,15 +67,70 @@ def test_every_bad_row_is_named_at_once(images):
     rows[1], rows[3], rows[4], rows[6] = "images/1.png,cat", "images/none.png,cat,train", "images/4.png,,train", (
         "images/6.png,dog,dev")
     rows += ["images/2.png,dog,train", "./images/9.png,dog,train"]
+    (images / "images/7.png").write_bytes(b"no picture")
+    file = table(images, ["path,label,split", *rows])
     with pytest.raises(ValueError) as error:
-        in_table(table(images, ["path,label,split", *rows]))
+        load(file, images / "cache")
     message = str(error.value)
-    for words in ("6 bad rows of 12: ", "line 3: 2 columns, wanted are path, label and split",
-                  "line 5: no file 'images/none.png'", "line 6: no label", "line 8: split 'dev', must be one of train, "
-                  "val, valid, validation, test", "line 12: images/2.png is in line 4 already",
-                  "line 13: images/9.png is in line 11 already"):
+    for words in ("7 of 12 pictures cannot be used: ", "line 3 of labels.csv: 2 columns, wanted are path, label and "
+                  "split", "line 5 of labels.csv: no file 'images/none.png'", "line 6 of labels.csv: no label",
+                  "line 8 of labels.csv: split 'dev', must be one of train, val, valid, validation, test",
+                  "line 4 of labels.csv: images/2.png is 'cat', but 'dog' in line 12",
+                  "line 12 of labels.csv: images/2.png is 'dog', but 'cat' in line 4", "images/7.png: not a picture", "--skip-broken goes on without them"):
         assert words in message, message
-    assert "\n" not in message
+    assert "\n" not in message and "9.png" not in message
+    pictures = load(file, images / "cache", skip_broken=True)
+    assert pictures.counts["broken"] == 7 and pictures.counts["duplicates"] == 1
+    assert pictures.classes == ("cat", "dog") and len(pictures.train_labels) + pictures.test_size == 12 - 7
+
+
+def test_pictures_twice_in_a_table(images):
+    """Rows of one label are duplicates as in a folder; of two labels none is kept, since which is right is not known."""
+    file = table(images, [*ROWS, ROWS[1], ROWS[9], "images/2.png,dog"])
+    with pytest.raises(ValueError, match=r"2 of 13 pictures cannot be used: .*'cat', but 'dog' in line 13"):
+        load(file, images / "cache")
+    pictures = load(file, images / "cache", drop_duplicates=True)
+    assert left_out(pictures) | {"test_share": 0.2} == {
+        "test_share": 0.2, "duplicates_dropped": 2, "two_classes_dropped": 2,
+        "two_classes_files": [["images/2.png", "images/2.png"]]}
+    assert len(pictures.train_labels) + pictures.test_size == 9
+
+
+@pytest.mark.parametrize(("header", "order", "unused"), [
+    ("filename,label", "pl", None), ("label,filename", "lp", None), ("image,class", "pl", None),
+    ("Class,Image Path", "lp", None), ("id,label,img,width", "xlpx", "columns not used: 'id', 'width'"),
+    ("species,file_name", "lp", None), ("kind,picture", "lp", None), ("image,wording,split", "pls", None),
+    ("split,photo,category,note", "splx", "column not used: 'note'"), ("name,kind", "pl", None)])
+def test_columns_are_found_by_their_names(images, header, order, unused):
+    values = [{"p": path, "l": label, "s": "test" if number % 2 else "train", "x": str(number)}
+              for number, (path, label) in enumerate(row.split(",") for row in ROWS)]
+    pictures = load(table(images, [header, *(",".join(row[role] for role in order) for row in values)]),
+                    images / "cache")
+    assert pictures.classes == ("cat", "dog") and len(pictures.train_labels) == (5 if "s" in order else 8)
+    assert pictures.notes == ((unused,) if unused else ())
+
+
+def test_a_header_that_leaves_columns_open_is_refused(images):
+    with pytest.raises(ValueError, match="no column is named as the label, such as label or classname; there are "
+                                         "'image', 'x', 'y'"):
+        in_table(table(images, ["image,x,y", *(f"{row},1" for row in ROWS)]))
+
+
+def test_a_table_of_windows(images):
+    (images / "images/0.png").rename(images / "images/gr\u00fcn.png")
+    rows = ["images/gr\u00fcn.png,V\u00f6gel", *ROWS[1:5], "images/5.png,V\u00f6gel", *ROWS[6:]]
+    pictures = load(table(images, rows, encoding="cp1252"), images / "cache")
+    assert pictures.classes == ("V\u00f6gel", "cat", "dog")
+    assert pictures.notes == ("the table is no UTF-8 and was read as Windows-1252",)
+    with pytest.raises(ValueError, match="in UTF-8"):
+        load(table(images, rows, encoding="utf-16"), images / "cache")
+
+
+@pytest.mark.parametrize(("on_disk", "in_table_"), [("gr\u00fcn", "gru\u0308n"), ("gru\u0308n", "gr\u00fcn")])
+def test_an_umlaut_is_found_however_it_is_written(images, on_disk, in_table_):
+    (images / "images/0.png").rename(images / f"images/{on_disk}.png")
+    found = in_table(table(images, [f"images/{in_table_}.png,K\u00e4fer", "images/1.png,Ka\u0308fer", *ROWS[2:]]))
+    assert not found.broken and found.classes == ["K\u00e4fer", "cat", "dog"]
 
 
 def test_paths_are_relative_to_the_file(images, monkeypatch, tmp_path):
@@ -97,9 +152,10 @@ def test_rows_that_change_make_another_data_set(images):
     (b"", "no table of path and label"), (b"\x89PNG\r\n\x1a\n\0\0", "no table of path and label in UTF-8; wanted: a "
                                           "folder with a folder for each class"),
     ("path,label\na.png,b\n".encode("utf-16"), "in UTF-8"), (b"one\ncolumn\n", "no table of path and label"),
-    (b"path,label\n", "0 classes with pictures"), (b"a.png,cat,test\n", "1 bad rows of 1: line 1: no "),
+    (b"path,label\n", "0 classes with pictures"),
+    (b"a.png,cat,test\n", "no row of 1 is a picture: line 1 of x.csv: no "),
     (b"Dear reader,\nthis is, as you see,\nno table\n\nat all, is it\nno\n", "wanted: path, label and, if you like"),
-    (b"x.png,cat\n" * 9, "line 3: no file 'x.png'; and 6 more; wanted: "), (b'a,"b\n\n', "0 classes")])
+    (b"x.png,cat\n" * 9, "line 3 of x.csv: no file 'x.png'; and 6 more; wanted: "), (b'a,"b\n\n', "0 classes")])
 def test_what_is_no_table_is_told(tmp_path, content, words):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(ValueError) as error:
