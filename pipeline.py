@@ -2,7 +2,8 @@
 
     python pipeline.py --data my_pictures                       an evening on a CPU; --budget demo: minutes
     python pipeline.py --data my_pictures --resume              go on after any stop; finished stages are skipped
-    python pipeline.py --data cifar10 --budget full --dry-run   the commands, to be read or run one by one
+    python pipeline.py --data cifar10 --budget full --dry-run   the commands, to be read or run one by one; pictures of
+                                                                one's own are read and packed for it, broken ones told
     python pipeline.py --data digits --budget demo --stages hpo report --set hpo.epochs=2
 
 hpo and classic_nas run as NNI experiments, by experiment.py, which names the address of the web UI; darts, retrain and
@@ -29,6 +30,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +39,7 @@ from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
 from guard import preflight, web_server
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, fitted, overrides
-from journey.data_set import assert_splits, changes, counted, loaded, to_try
+from journey.data_set import assert_splits, changes, known, loaded, to_try
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from pictures.known import DATASETS
@@ -82,8 +84,8 @@ def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
     given, wanted = overrides(config.set), config.stages or STAGES
     config = dataclasses.replace(config, data_dir=place(config.data_dir),
                                  data=config.data if config.data in DATASETS else place(config.data))
-    data = counted(config) if config.dry_run else loaded(config)
-    print(("# " if config.dry_run else "") + data.line, flush=True)
+    data = known(config) if config.dry_run and config.data in DATASETS else loaded(config)
+    print(textwrap.indent(data.lines, "# " * config.dry_run), flush=True)
     after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
     shared = Plan(runs, config.data, config.data_dir, config.budget, config.seed, data.checksum, len(data.classes),
                   data.images, after_hpo, changes(config), data.side)

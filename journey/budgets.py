@@ -72,7 +72,7 @@ class PipelineConfig(DataConfig):
     seed: int = setting(0, "seed of every stage", minimum=0, maximum=2**31 - 2)
     runs_dir: str = setting("runs/pipeline", "folder of all results")
     resume: bool = setting(False, "go on with what is there; finished stages are skipped")
-    dry_run: bool = setting(False, "print the commands, run nothing")
+    dry_run: bool = setting(False, "print the commands, run nothing; pictures of one's own are read and packed")
 
     def __post_init__(self) -> None:
         check(self)

@@ -11,9 +11,7 @@ from config import DataConfig, TrainingConfig
 from pictures import SIDE
 from pictures.known import DATASETS
 from pictures.listing import SPLIT_NAMES, unused_share
-from pictures.own import listed, side_of
 from pictures.split import parts
-from pictures.summary import summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +20,7 @@ class DataSet:
     classes: tuple[str, ...]
     labels: np.ndarray  # of the training images, those of a given validation set last
     given_val: int
-    line: str  # for people
+    lines: str  # for people
     side: int  # of the pictures as they are packed
 
     @property
@@ -39,21 +37,13 @@ def loaded(config: DataConfig) -> DataSet:
     return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(), found.side)
 
 
-def counted(config: DataConfig) -> DataSet:
-    """Without reading, downloading or writing anything."""
-    if config.data in DATASETS:
-        known = DATASETS[config.data]
-        line = f"{known.classes} classes, {known.images} pictures for training"
-        return DataSet("", tuple(map(str, range(known.classes))), np.arange(known.images) % known.classes, 0,
-                       "; ".join([line, *unused_share(config.test_share)]),
-                       SIDE if config.image_size == "auto" else int(config.image_size))
-    found = listed(config.data, Path(config.data_dir), config.test_share, config.skip_broken,
-                   config.drop_duplicates, remember=False)
-    train, val = (np.array(found.labels(found.of(split)), int) for split in ("train", "val"))
-    side = side_of(found, config.image_size)
-    counts = {"side": side, "fit": config.fit} | found.counts()
-    line = summary(found.classes, train, len(found.of("test")), len(val), counts, found.notes)
-    return DataSet("", tuple(found.classes), np.concatenate([train, val]), len(val), line, side)
+def known(config: DataConfig) -> DataSet:
+    """One of DATASETS, without reading or downloading it."""
+    facts = DATASETS[config.data]
+    told = f"{facts.classes} classes, {facts.images} pictures for training"
+    return DataSet("", tuple(map(str, range(facts.classes))), np.arange(facts.images) % facts.classes, 0,
+                   "\n  ".join([told, *unused_share(config.test_share)]),
+                   SIDE if config.image_size == "auto" else int(config.image_size))
 
 
 def assert_splits(data: DataSet, trainings: Iterable[TrainingConfig]) -> None:

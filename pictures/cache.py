@@ -52,7 +52,7 @@ class Pictures:
         return self.train_images.shape[1]
 
     def summary(self, validation: int = 0) -> str:
-        """One line about the data set; `validation`: images that are used for it, if that is known."""
+        """A few lines about the data set; `validation`: images that are used for it, if that is known."""
         own = self.train_labels[: len(self.train_labels) - self.given_val]
         return summary(self.classes, own, self.test_size, validation or self.given_val, self.counts, self.notes)
 
@@ -74,15 +74,15 @@ class Read(NamedTuple):
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
 
 
-def pack(cache: Path, read: Read, drop_duplicates: bool) -> None:
-    """Write the cache as a folder that appears whole, under its final name, or not at all."""
+def pack(cache: Path, read: Read, drop_duplicates: bool, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write the cache as a folder that appears whole, under its final name, or not at all. `more` counts to keep."""
     ranges = {"grey_range": dict(read.grey_range), "grey_unlike": list(read.grey_unlike)}
     ranges = {key: found for key, found in ranges.items() if found}
     read, counts = _without_duplicates(read) if drop_duplicates else (read, _count_duplicates(read))
     _assert_classes(read)
     work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
     try:
-        counts = ({"broken": read.broken} if read.broken else {}) | counts | ranges
+        counts = ({"broken": read.broken} if read.broken else {}) | counts | ranges | more
         write_json(work / "meta.json", {
             "format": FORMAT, "checksum": _checksum(read), "classes": read.classes, "sizes": _write(work, read),
             "test_size": len(read.test[1]), "given_val": read.given_val, "counts": counts})

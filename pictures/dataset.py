@@ -5,6 +5,7 @@ A data set is decoded once into a memory-mapped cache and from then on is a tens
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,11 +44,22 @@ def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE,
         with FileLock(f"{cache}.lock"):
             pictures = open_cache(cache, data)  # another process may have packed it while we waited
             if pictures is None:
-                pack(cache, source.read(), drop_duplicates)
+                pack(cache, source.read(), drop_duplicates, earlier_side(cache, image_size))
                 pictures = open_cache(cache, data)
                 assert pictures is not None, cache
     return dataclasses.replace(pictures, counts={**source.counts, **pictures.counts}, notes=source.notes,
                                root=source.root)
+
+
+def earlier_side(cache: Path, image_size: str) -> dict[str, int]:
+    """`earlier_side`: of the same folder or table, last packed with other pictures, where another one is chosen now."""
+    key = re.compile(r"(?P<place>.+)-(?P<fingerprint>[0-9a-f]{16})-(?P<side>\d+)-(pad|crop|stretch)(-|$)")
+    now = key.match(cache.name)
+    if image_size != "auto" or not now:
+        return {}
+    others = [found for path in sorted(cache.parent.glob(f"{now['place']}-*/meta.json"), key=os.path.getmtime)
+              if (found := key.match(path.parent.name)) and found["fingerprint"] != now["fingerprint"]]
+    return {"earlier_side": int(others[-1]["side"])} if others and others[-1]["side"] != now["side"] else {}
 
 
 class _Source(NamedTuple):

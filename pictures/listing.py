@@ -73,7 +73,7 @@ def assert_usable(listing: Listing, skip_broken: bool) -> None:
         found.insert(0, f"{count} class{'' if count == 1 else 'es'} with pictures{where}; at least 2 are needed")
         found += [f"wanted: {FORMS}", *listing.notes]
     if found:
-        found += [] if skip_broken else some(listing.broken)
+        found += [] if skip_broken else some(listing, listing.broken)
         raise ValueError(f"data = {shown(listing.data)}: {'; '.join(found)}")
 
 
@@ -127,10 +127,11 @@ def _chosen(paths: list[str], share: float, known: Mapping[str, str]) -> set[str
 # ---- for messages
 
 
-def some(lines: Sequence[str], most: int = 10) -> list[str]:
-    """The first lines, as text, and how many more there are."""
+def some(listing: Listing, lines: Sequence[str], most: int = 10) -> list[str]:
+    """The first lines, which begin with a path, as text, paths below the root; and how many more there are."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return [*(shown(" ".join(line.split())) for line in lines[:most]), *more]
+    below = (line.removeprefix(os.path.join(listing.root, "")) for line in lines[:most])
+    return [*(shown(" ".join(line.split())) for line in below), *more]
 
 
 def alike(classes: Iterable[str]) -> list[str]:

@@ -91,7 +91,8 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
 
 def told(listing: Listing, broken: Sequence[str]) -> str:
     of = len(listing.files) + len(listing.broken)
-    return f"{len(broken)} of {of} pictures cannot be used: {'; '.join(some(broken))}"
+    lines = "; ".join(some(listing, broken))
+    return f"data = {shown(' '.join(listing.data.split()))}: {len(broken)} of {of} pictures cannot be used: {lines}"
 
 
 def _decoded(listing: Listing, files: list[File], split: str,

@@ -1,4 +1,4 @@
-"""One line about a data set: what there is, what was left out, what was set aside."""
+"""A few lines about a data set: what there is, what was left out, what was set aside; the worst first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,18 +16,14 @@ def summary(classes: Sequence[str], train: np.ndarray, test: int, validation: in
             notes: Sequence[str] = ()) -> str:
     """`train`: labels of the training images, without a validation set that was given. `counts`: as in Pictures."""
     sizes = np.bincount(train, minlength=len(classes))
-    side = counts.get("side")
-    told = [f"{len(classes)} classes, {len(train)} + {test} pictures, smallest class {sizes.min()}"]
-    if sizes.max() > UNEQUAL * sizes.min():
-        most, least = classes[sizes.argmax()], classes[sizes.argmin()]
-        told.append(f"unequal classes: {most!r} has {sizes.max()} pictures, {least!r} {sizes.min()}")
-    if side:
-        told.append(f"brought to {side}x{side} pixels" + (f" ({counts['fit']})" if "fit" in counts else ""))
-    told += of_counts(counts)
-    told += notes
-    if validation:
-        told.append(f"validation {validation}")
-    return "; ".join(" ".join(part.split()) for part in told)
+    head = [f"{len(classes)} classes, {len(train)} + {test} pictures, smallest class {sizes.min()}"]
+    head += [f"validation {validation}"] if validation else []
+    if side := counts.get("side"):
+        head.append(f"brought to {side}x{side} pixels" + (f" ({counts['fit']})" if "fit" in counts else ""))
+    most, least = sizes.argmax(), sizes.argmin()
+    unequal = f"unequal classes: {classes[most]!r} has {sizes[most]} pictures, {classes[least]!r} {sizes[least]}"
+    told = [*warnings(counts), *([unequal] if sizes[most] > UNEQUAL * sizes[least] else []), *notes, *facts(counts)]
+    return "\n  ".join(" ".join(line.split()) for line in ("; ".join(head), *told))
 
 
 def grey_words(ranges: GreyRange) -> list[str]:
@@ -36,26 +32,37 @@ def grey_words(ranges: GreyRange) -> list[str]:
             for kind, (low, high) in ranges.items()]
 
 
-def of_counts(counts: Mapping[str, Any]) -> list[str]:
-    """What was left out or set aside, in words; other keys do not matter."""
+def warnings(counts: Mapping[str, Any]) -> list[str]:
+    """What the owner of the pictures may want to mend, the worst first."""
+    return _told(WARNINGS, counts) + [f"validation and test: {line}" for line in counts.get("grey_unlike") or ()]
+
+
+def facts(counts: Mapping[str, Any]) -> list[str]:
+    """What else was left out or set aside."""
+    return _told(FACTS, counts) + grey_words(counts.get("grey_range") or {})
+
+
+def _told(texts: Mapping[str, str], counts: Mapping[str, Any]) -> list[str]:
     pairs = ", ".join(" = ".join(map(shown, pair)) for pair in counts.get("two_classes_files") or ())
-    found = [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in TEXTS.items()
-             if counts.get(key)]
-    unlike = (f"validation and test: {line}" for line in counts.get("grey_unlike") or ())
-    return [*found, *grey_words(counts.get("grey_range") or {}), *unlike]
+    return [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in texts.items()
+            if counts.get(key)]
 
 
 def _number(text: str, n: float, pairs: str) -> str:
     return text.format(n=n, pairs=pairs, s="" if n == 1 else "s", are="is" if n == 1 else "are")
 
 
-TEXTS = {
-    "test_share": "no test set was given: {n:.0%} of each class set aside as one",
-    "not_pictures": "{n} file{s} {are} no picture{s}",
+WARNINGS = {
+    "duplicates_across": "{n} picture{s} {are} in two of training, validation and test, whose accuracies then say too "
+                         "much (--drop-duplicates drops such)",
+    "two_classes": "{n} picture{s} {are} in two classes{pairs}",
+    "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
     "broken": "{n} broken picture{s} left out",
     "duplicates": "{n} picture{s} {are} there twice or more (--drop-duplicates drops such)",
-    "duplicates_across": "{n} of these in two of training, validation and test",
-    "two_classes": "{n} picture{s} {are} in two classes{pairs}",
+    "earlier_side": "brought to {n}x{n} pixels when these were other or fewer pictures (--image-size {n} keeps that)",
+}
+FACTS = {
+    "test_share": "no test set was given: {n:.0%} of each class set aside as one",
+    "not_pictures": "{n} file{s} {are} no picture{s}",
     "duplicates_dropped": "{n} duplicate{s} dropped",
-    "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
 }

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from pictures.preprocess import FITS
-from pictures.summary import of_counts
+from pictures.summary import facts, warnings
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
 from reporting.findings import Origin
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 FACES = 20  # classes up to which one picture of each is shown
 SIZE = 110  # pixels of the longer side of these
-LOOK = ("broken", "duplicates", "duplicates_across", "two_classes", "two_classes_dropped",
-        "grey_unlike")  # its owner may mend that
 SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
 
 
@@ -39,7 +37,8 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     parts += [f"{tested.images:,} to test with, which no choice has seen"] if tested else []
     size = f"; each brought to {data['side']}x{data['side']} pixels" if data.get("side") else ""
     size += f", {FITS[data['fit']]}" if size and data.get("fit") in FITS else ""
-    told, kind = "; ".join(of_counts(data)), "warning" if any(data.get(key) for key in LOOK) else "note"
+    worst = warnings(data)
+    told, kind = "; ".join([*worst, *facts(data)]), "warning" if worst else "note"
     return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}{size}."),
             *([Text(f"Of the files: {told}.", kind)] if told else [])]
 

@@ -1,6 +1,7 @@
 """The commands on pictures of one's own: what they print first, what they keep of it, what they refuse."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 
@@ -27,7 +28,6 @@ SCRIPTS = {
     hpo_trial: ["--model", "shufflenetg2"], classic_nas_trial: ["--baseline", "--hpo-best", ""],
     darts_search: ["--channels", "4", "--layers", "3"], retrain: ["--model", "shufflenetg2"]}
 
-BROUGHT = "; brought to 32x32 pixels (pad)"
 EACH = [pytest.param(script, id=script.__name__, marks=pytest.mark.slow if script is darts_search else ())
         for script in SCRIPTS]
 
@@ -52,11 +52,12 @@ def call(call_trial, tmp_path, monkeypatch):
 
 
 def told(capsys) -> str:
-    """The line about the data set, which comes once the libraries are loaded, and before any training."""
-    lines = capsys.readouterr().out.splitlines()
+    """The lines about the data set, which come once the libraries are loaded, and before any training."""
+    lines = [line.removeprefix("# ") for line in capsys.readouterr().out.splitlines()]
     [number] = [number for number, line in enumerate(lines) if " classes, " in line]
     assert not any("epoch" in line or " on cpu" in line for line in lines[:number])
-    return lines[number]
+    more = itertools.takewhile(lambda line: line.startswith("  "), lines[number + 1 :])
+    return "\n".join([lines[number], *more])
 
 
 def result_of(path):
@@ -67,14 +68,15 @@ def result_of(path):
 def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_path, capsys, script):
     assert call(script, photos) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "1 of 32 pictures cannot be read: " in error and "cat/broken.jpg: not" in error
+    assert error.count("\n") == 1 and "1 of 32 pictures cannot be used: " in error and "cat/broken.jpg: not" in error
     assert call(script, photos, "--skip-broken", "--drop-duplicates", "--test-share", "0.25") == 0
     data = result_of(tmp_path)["data"]
     assert data["broken"] == data["not_pictures"] == data["duplicates_dropped"] == 1 and data["test_share"] == 0.25
-    line = ("2 classes, 22 + 8 pictures, smallest class 11; brought to 32x32 pixels (pad); no test set was given: 25% "
-            "of each class set aside as one; 1 file is no picture; 1 broken picture left out; 1 duplicate dropped")
     validation = "" if script is retrain else "; validation 2"
-    assert told(capsys) == line + validation
+    assert told(capsys) == (
+        f"2 classes, 22 + 8 pictures, smallest class 11{validation}; brought to 32x32 pixels (pad)\n  1 broken picture "
+        "left out\n  no test set was given: 25% of each class set aside as one\n  1 file is no picture\n"
+        "  1 duplicate dropped")
 
 
 @pytest.mark.parametrize("script", EACH)
@@ -82,7 +84,7 @@ def test_a_given_validation_set_is_used_by_every_script(tmp_path, call, capsys, 
     for split, size in (("train", 10), ("valid", 3), ("test", 2)):
         make_classes(tmp_path / "set" / split, cat=size, dog=size)
     assert call(script, tmp_path / "set") == 0
-    line = f"2 classes, 20 + 4 pictures, smallest class 10{BROUGHT}; validation 6"
+    line = "2 classes, 20 + 4 pictures, smallest class 10; validation 6; brought to 32x32 pixels (pad)\n"
     assert line in capsys.readouterr().out
     result = result_of(tmp_path)
     if script is not darts_search:
@@ -95,7 +97,7 @@ def test_its_size_can_be_less_but_not_more(tmp_path, call, capsys):
         make_classes(tmp_path / "set" / split, cat=size, dog=size)
     assert call(hpo_trial, tmp_path / "set", "--val-size", "4") == 0
     assert result_of(tmp_path)["data"]["val_images"] == 4
-    assert told(capsys).endswith("; validation 4")
+    assert "; validation 4; " in told(capsys)
     assert call(hpo_trial, tmp_path / "set", "--val-size", "7", "--overwrite") == 2
     assert "val_size = 7: at most 6, as many as there are" in capsys.readouterr().err
 
@@ -111,7 +113,7 @@ def test_a_class_that_is_too_small_for_validation(tmp_path, call, capsys):
 def test_twelve_classes_of_eight(tmp_path, call, capsys):
     make_classes(tmp_path / "set", **{f"c{number:02}": 8 for number in range(12)})
     assert call(hpo_trial, tmp_path / "set") == 0
-    assert told(capsys).startswith("12 classes, 72 + 24 pictures, smallest class 6;")
+    assert told(capsys).startswith("12 classes, 72 + 24 pictures, smallest class 6; validation 12;")
     assert result_of(tmp_path)["data"]["val_images"] == 12
 
 
@@ -144,7 +146,7 @@ def test_the_line_of_known_data(digits_dir, call, capsys):
 def test_a_test_share_that_is_not_used_is_told(tmp_path, call, capsys):
     for split, size in (("train", 10), ("test", 2)):
         make_classes(tmp_path / "set" / split, cat=size, dog=size)
-    words = "; --test-share 0.3 not used: the data has a test set"
+    words = "\n  --test-share 0.3 not used: the data has a test set"
     assert call(hpo_trial, "set", "--test-share", "0.3") == 0 and words in told(capsys)
     assert call(hpo_trial, "set", "--overwrite") == 0 and "--test-share" not in told(capsys)
     for data in ("set", "digits"):
@@ -209,7 +211,8 @@ def test_the_pipeline_tells_before_it_starts(tmp_path, call, capsys, monkeypatch
         assert pipeline.main(["--data", "set", *dry]) == 2
         out, error = capsys.readouterr()
         assert "'dog'" in error and "too small, by 1 picture each" in error
-        assert "17 + 5 pictures, smallest class 1; unequal classes: 'cat' has 16 pictures, 'dog' 1" in out
+        assert "17 + 5 pictures, smallest class 1; " in out
+        assert "  unequal classes: 'cat' has 16 pictures, 'dog' 1" in out
     assert not (tmp_path / "runs").exists()
     make(tmp_path / "set/dog/more.png")
     assert pipeline.main(["--data", "set", "--dry-run"]) == 0
@@ -230,10 +233,20 @@ def test_the_pipeline_counts_by_the_same_walk(tmp_path, capsys, monkeypatch, for
         data = "labels.csv"
     assert pipeline.main(["--data", data, "--dry-run", "--skip-broken", "--test-share", "0.3"]) == 0
     out = capsys.readouterr().out
-    [line] = [line.removeprefix("# ") for line in out.splitlines() if " classes, " in line]
-    loaded = dataset.load(data, "cache", test_share=0.3, skip_broken=True).summary()
-    assert line.replace(BROUGHT, "") == loaded.replace(BROUGHT, "")
+    lines = dataset.load(data, "cache", test_share=0.3, skip_broken=True).summary().splitlines()
+    assert "".join(f"# {line}\n" for line in lines) in out
     assert out.count("--test-share 0.3 --skip-broken") == 4 and f"--data {tmp_path / data} " in out
+
+
+def test_a_dry_run_opens_the_pictures(photos, tmp_path, capsys, monkeypatch):
+    """Broken ones are found there, and packing has not to be done again; nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    assert pipeline.main(["--data", "photos", "--dry-run"]) == 2
+    assert "1 of 32 pictures cannot be used: " in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert pipeline.main(["--data", "photos", "--dry-run", "--skip-broken"]) == 0
+    assert "\n#   1 picture is there twice or more" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    monkeypatch.setattr(dataset, "pack", None)
+    assert pipeline.main(["--data", "photos", "--dry-run", "--skip-broken"]) == 0
 
 
 def test_a_given_validation_set_in_the_budgets():

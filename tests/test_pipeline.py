@@ -36,6 +36,7 @@ from guard.trial_check import check_command
 from journey import budgets
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
+from own_pictures import make_classes
 from training.stopping import Signals
 
 SIZES = "epochs=1 train_size=64 val_size=32 batch_size=32"
@@ -88,13 +89,10 @@ def test_the_files_of_the_demo_say_what_its_budget_says() -> None:
 
 def test_options_reach_the_stages(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for split in ("train", "test"):
-        for name in ("cat", "dog", "owl"):
-            (tmp_path / "pictures" / split / name).mkdir(parents=True)
-            for number in range(20):
-                (tmp_path / f"pictures/{split}/{name}/{number}.png").touch()
-    commands = dry_run(capsys, "--data", str(tmp_path / "pictures"), "--seed", "5", "--runs-dir",
-                       str(tmp_path / "runs"), "--stages", "darts", "hpo", "classic_nas", "retrain", "--set",
-                       "darts.lr=0.5", "hpo.trialConcurrency=2", "--set", "retrain.compile=true")
+        make_classes(tmp_path / "pictures" / split, cat=20, dog=20, owl=20)
+    commands = dry_run(capsys, "--data", str(tmp_path / "pictures"), "--data-dir", str(tmp_path / "data"), "--seed",
+                       "5", "--runs-dir", str(tmp_path / "runs"), "--stages", "darts", "hpo", "classic_nas", "retrain",
+                       "--set", "darts.lr=0.5", "hpo.trialConcurrency=2", "--set", "retrain.compile=true")
     assert list(commands) == ["hpo", "classic_nas", "darts", "retrain"]
     hpo, nas = (options(commands[stage], "--set") for stage in ("hpo", "classic_nas"))
     assert (hpo["trialConcurrency"], nas["tuner.classArgs.seed"], '"seed": 6' in hpo["tuner"]) == ("2", "6", True)

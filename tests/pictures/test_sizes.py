@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from pictures.dataset import load
 from pictures.sizes import SIZES, automatic, shorter_side
 
 
@@ -42,3 +43,20 @@ def test_a_huge_picture_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6_000)
     assert shorter_side(files(tmp_path, (100, 100))[0]) == 100
     assert sorted(SIZES) == list(SIZES)
+
+
+def test_a_side_that_changes_with_the_pictures_is_told(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (70, 70), (number, 0, ord(label[0]))).save(tmp_path / f"set/{label}/{number}.png")
+    assert load(str(tmp_path / "set"), tmp_path).side == 64
+    load(str(tmp_path / "set"), tmp_path, image_size="32")  # of the same pictures
+    assert "earlier_side" not in load(str(tmp_path / "set"), tmp_path, drop_duplicates=True).counts
+    for number in range(20):
+        Image.new("RGB", (130, 140), (number, 9, 0)).save(tmp_path / f"set/cat/large{number}.png")
+    for _ in range(2):
+        pictures = load(str(tmp_path / "set"), tmp_path)
+        words = "brought to 64x64 pixels when these were other or fewer pictures (--image-size 64 keeps that)"
+        assert pictures.side == 128 and f"\n  {words}" in pictures.summary()
+    assert "earlier_side" not in load(str(tmp_path / "set"), tmp_path, image_size="64").counts

@@ -76,7 +76,8 @@ def test_every_bad_row_is_named_at_once(images):
                   "split", "line 5 of labels.csv: no file 'images/none.png'", "line 6 of labels.csv: no label",
                   "line 8 of labels.csv: split 'dev', must be one of train, val, valid, validation, test",
                   "line 4 of labels.csv: images/2.png is 'cat', but 'dog' in line 12",
-                  "line 12 of labels.csv: images/2.png is 'dog', but 'cat' in line 4", "images/7.png: not a picture", "--skip-broken goes on without them"):
+                  "line 12 of labels.csv: images/2.png is 'dog', but 'cat' in line 4",
+                  "images/7.png: not a picture", "--skip-broken goes on without them"):
         assert words in message, message
     assert "\n" not in message and "9.png" not in message
     pictures = load(file, images / "cache", skip_broken=True)
@@ -85,7 +86,7 @@ def test_every_bad_row_is_named_at_once(images):
 
 
 def test_pictures_twice_in_a_table(images):
-    """Rows of one label are duplicates as in a folder; of two labels none is kept, since which is right is not known."""
+    """Rows of one label are duplicates as in a folder; of two labels none is kept, since no one knows which."""
     file = table(images, [*ROWS, ROWS[1], ROWS[9], "images/2.png,dog"])
     with pytest.raises(ValueError, match=r"2 of 13 pictures cannot be used: .*'cat', but 'dog' in line 13"):
         load(file, images / "cache")
