@@ -104,7 +104,7 @@ def _add_state(trial: Trial, events: list[str], log: ManagerLog, alive: bool) ->
     by_user = "USER_TO_CANCEL" in events or trial.id in log.by_user
     if state in ACTIVE:
         trial.state = state if alive else "INTERRUPTED"
-    elif state == "SUCCEEDED" and trial.finals:
+    elif trial.finals and (state == "SUCCEEDED" or (early and not by_user)):  # told to stop when it had ended by itself
         told = read_object(trial.folder / "result.json") or {}
         refused, diverged, finite = told.get("refused"), told.get("diverged") is True, math.isfinite(trial.value)
         trial.state = "REFUSED" if refused else "DIVERGED" if diverged else "SUCCEEDED" if finite else "NOT FINITE"

@@ -64,7 +64,11 @@ def cifar10_dir():
 def call_trial(tmp_path, monkeypatch):
     """Call a trial script as NNI would, with `tuner`'s parameters, or alone; exit code and what NNI was told."""
     def call(main, argv, tuner=None):
-        told = {"asked": 0, "intermediate": [], "final": []}
+        told = {"asked": 0, "intermediate": [], "written": [], "final": []}
+
+        def hear(metric):
+            told["intermediate"].append(metric)
+            told["written"].append((tmp_path / "nni/result.json").exists())
 
         def ask(whole=trial.ask):
             told["asked"] += 1
@@ -73,7 +77,7 @@ def call_trial(tmp_path, monkeypatch):
         monkeypatch.setattr(trial, "ask", ask)
         handed = []  # by NNI: parameters to each trial once, and nothing to a command that runs alone
         monkeypatch.setattr(nni, "get_next_parameter", lambda: handed.append(tuner) or tuner)
-        monkeypatch.setattr(nni, "report_intermediate_result", told["intermediate"].append)
+        monkeypatch.setattr(nni, "report_intermediate_result", hear)
         monkeypatch.setattr(nni, "report_final_result", told["final"].append)
         if tuner is not None:
             monkeypatch.setenv("NNI_PLATFORM", "local")

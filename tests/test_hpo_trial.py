@@ -34,6 +34,7 @@ def test_a_trial_under_nni(trial, tmp_path):
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert code == 0 and told["asked"] == 1
     assert told["intermediate"] == [epoch["val_accuracy"] for epoch in epochs] and len(epochs) == 2
+    assert told["written"] == [False, True], "of the last epoch NNI hears when nothing more can be stopped"
     echo = {f"run.{key}": value for key, value in parameters.items()}
     assert told["final"] == [{"default": epochs[-1]["val_accuracy"], **echo}]
     assert json.loads((folder / "config.json").read_text()).items() >= parameters.items()

@@ -194,7 +194,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     def on_epoch(record: dict[str, float]) -> None:
         if folder:
             folder.epoch(record)
-            report_epoch(record.get("val_accuracy", record["train_accuracy"]))
+            if record["epoch"] < config.epochs:  # of the last one NNI hears when all is written: its assessor might
+                report_epoch(judged(record))  # stop a trial that has its epochs behind it
             print(line(folder.records, config.epochs), flush=True)
 
     execution = of_training(config, model, size())
@@ -222,6 +223,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
             described = network if pictures.side == SIDE else {**network, "side": pictures.side}
             save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome)
         folder.finish(outcome, device)
+        if len(folder.records) == config.epochs:
+            report_epoch(judged(folder.records[-1]))
         ran = {**asdict(config), **architecture}
         _tell(result, loaders, facts, tested, {key: ran[key] for key in tuner}, path)
     return result.metric
@@ -236,6 +239,11 @@ def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], t
     if "several_views_accuracy" in tested:
         test_text += f" ({tested['several_views_accuracy']:.2%} by several views)"
     print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
+
+
+def judged(record: Mapping[str, float]) -> float:
+    """The accuracy that an epoch is judged by."""
+    return record.get("val_accuracy", record["train_accuracy"])
 
 
 def line(records: Sequence[Mapping[str, float]], epochs: int) -> str:

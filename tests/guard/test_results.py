@@ -107,6 +107,18 @@ def test_state(fake: Fake, events: list[str], log: str, alive: bool, state: str)
     assert fake.one(alive).state == state
 
 
+@pytest.mark.parametrize(("end", "log"), [("USER_CANCELED", 'cancelTrialJob: "A"'), ("EARLY_STOPPED", "")])
+def test_what_has_ended_before_it_was_stopped_counts(fake: Fake, end: str, log: str) -> None:
+    """An assessor judges the last epoch too: by then the trial has told its final metric."""
+    fake.event("A", "RUNNING", 0)
+    fake.metric("A", 0, 0.5, "PERIODICAL")
+    fake.metric("A", 0, 0.5)
+    fake.event("A", end)
+    fake.log.append(log)
+    state = fake.load()
+    assert (state.trials[0].state, state.best.id, state.problems()) == ("SUCCEEDED", "A", [])
+
+
 @pytest.mark.parametrize(("told", "state"), [('{"diverged": true}', "DIVERGED"), ('{"refused": "large"}', "REFUSED")])
 def test_diverged_and_refused_count_neither_as_failure_nor_as_best(fake: Fake, told: str, state: str) -> None:
     fake.trial("A", 0, 0.0)
