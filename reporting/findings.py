@@ -19,7 +19,8 @@ from guard.results import Results, load
 from guard.results_view import finite, read_csv, write_best, write_csv
 from guard.trials import Trial
 
-DEPTH = 4  # of folders: runs/<stage>/<name>/seed<number>
+DEPTH = 5  # of folders: runs/<pipeline>/<stage>/<name>/seed<number>
+STAGES = ("hpo", "classic_nas", "darts_search", "retrain")  # folders of runs
 OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all
 
 
@@ -152,7 +153,8 @@ def _runs(folder: Path, problems: list[str]) -> Iterator[Run]:
             problems.append(f"`{name}`: no result.json: the run goes on, or was broken off")
         metrics = _lines(path / "metrics.jsonl", name, problems)
         if result or metrics or config:
-            stage = str((result or {}).get("stage") or name.split("/")[0])
+            stage = str((result or {}).get("stage") or next((part for part in name.split("/") if part in STAGES),
+                                                            name.split("/")[0]))
             yield Run(path, name, stage, (result or {}).get("config") or config, metrics, result)
 
 
@@ -193,22 +195,24 @@ def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
 
 def _experiments(folder: Path, problems: list[str]) -> Iterator[Experiment]:
     names = ("config.yml", "results.csv", "best.json")
-    for path in sorted({file.parent for name in names for file in folder.glob(f"*/{name}")}):
+    for path in sorted({file.parent for name in names for place in ("*", "*/*") for file in folder.glob(
+            f"{place}/{name}")}):
+        name = path.relative_to(folder).as_posix()
         try:
             going_on = so_far(path)
         except (ValueError, OSError, yaml.YAMLError) as error:
-            problems.append(f"`{path.name}`: no results.csv of its latest start, and {' '.join(str(error).split())}")
+            problems.append(f"`{name}`: no results.csv of its latest start, and {' '.join(str(error).split())}")
             going_on = None
         if going_on is None:
-            if any((path / name).exists() for name in names[1:]):
-                yield from _experiment(path, path.name, problems)
+            if any((path / file).exists() for file in names[1:]):
+                yield from _experiment(path, name, problems)
             continue
-        problems.append(f"`{path.name}`: experiment {going_on.experiment} goes on, or was broken off; this is what it "
+        problems.append(f"`{name}`: experiment {going_on.experiment} goes on, or was broken off; this is what it "
                         "has so far")
         with tempfile.TemporaryDirectory() as work:  # best.json beside config.yml would hand an unfinished result on
             write_csv(going_on, Path(work, "results.csv"))
             write_best(going_on, Path(work, "best.json"))
-            yield from _experiment(Path(work), path.name, problems)
+            yield from _experiment(Path(work), name, problems)
 
 
 def so_far(path: Path) -> Results | None:

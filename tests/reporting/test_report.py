@@ -216,6 +216,20 @@ def test_an_experiment_that_nni_does_not_know_is_told(started):
     assert "`first`: no results.csv of its latest start, and NNI knows of no experiment" in build(started)[1]
 
 
+def test_what_lies_in_a_folder_of_a_pipeline_is_found(tmp_path):
+    """As after `pipeline.py --runs-dir runs/small`, beside runs of the single commands."""
+    write_experiment(tmp_path / "small", hpo_trials(2))
+    write_run(tmp_path, "small/retrain/final", result("retrain"))
+    write_run(tmp_path, "small/darts_search/search/seed1")
+    write_run(tmp_path, "hpo/alone", result())
+    found = find(tmp_path)
+    assert [one.name for group in found.groups.values() for one in group.experiments] == ["small/hpo"]
+    assert {run.name: run.stage for group in found.groups.values() for run in group.runs} == {
+        "small/retrain/final": "retrain", "small/darts_search/search/seed1": "darts_search", "hpo/alone": "hpo"}
+    assert report.main(["--runs", str(tmp_path), "--no-predict"]) == 0
+    assert "experiment small/hpo" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_the_table_of_an_experiment_that_has_ended_counts(started):
     write_experiment(started, hpo_trials(), "first")
     _, text = build(started)
