@@ -12,6 +12,7 @@ went wrong. 2: a mistake in the command or the config, nothing was started. 130,
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ from pathlib import Path
 import yaml
 
 from config import run_script, to_copy
-from files import atomic_write, read_object
-from guard import launch, preflight, processes, registry, results, results_view, watchdog, web_server
+from files import atomic_write, read_object, write_json
+from guard import launch, logs, preflight, processes, registry, results, results_view, watchdog, web_server
 from guard.experiment_file import load_config
 from guard.lost_trials import revive
 from guard.moved import rename_in
@@ -29,6 +30,7 @@ from training.stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 
+PLACE = "results_folder.json"  # in the experiment's own folder
 NAS_STAGE, PICTURES = "classic_nas", ("accuracy_parameters.png", "best.png")  # of the trials, of the best network
 
 
@@ -66,7 +68,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             command.add_argument("--stall", type=float, default=watchdog.STALL_SECONDS, metavar="SECONDS",
                                  help="give up if no trial is waiting or running for so long (%(default).0f)")
         if name in ("run", "resume", "results"):
-            command.add_argument("--out", type=Path, help="folder of results.csv and best.json; default: runs/NAME")
+            command.add_argument("--out", type=Path, help="folder of results.csv and best.json; default: "
+                                 "that of `run`, or runs/NAME")
         if name == "results":
             command.add_argument("--csv", type=Path, help="write the CSV to this file instead")
     return parser.parse_args(argv)
@@ -115,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"checks passed, starting NNI on port {port}", flush=True)
             home = Path(config.get("experimentWorkingDirectory") or registry.home())
             experiment = launch.create(file, port, home)
+        keep_place(experiment, file.parent)
         return follow(experiment, arguments, signals)
 
 
@@ -142,6 +146,8 @@ def resume(arguments: argparse.Namespace) -> int:
             log_start = log.stat().st_size if log.exists() else 0
             print(f"resuming {experiment.id} on port {port}", flush=True)
             experiment = launch.resume(experiment, port)
+            if arguments.out:
+                keep_place(experiment, arguments.out)
         return follow(experiment, arguments, signals, log_start)
 
 
@@ -180,6 +186,8 @@ def follow(experiment: Experiment, arguments: argparse.Namespace, signals: Signa
 
 def again(experiment: Experiment, arguments: argparse.Namespace) -> str:
     """The command that goes on with an experiment as it was begun."""
+    if logs.GO_ON in os.environ:
+        return os.environ[logs.GO_ON]
     words = ["--out", str(arguments.out)] if arguments.out else []
     words += ["--port", str(arguments.port)] if arguments.port else []
     words += ["--stall", f"{arguments.stall:g}"] if arguments.stall != watchdog.STALL_SECONDS else []
@@ -199,7 +207,7 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
     if state.trials:
         print(f"\n{results_view.table(state)}\n")
     print(results_view.summary(state))
-    folder = arguments.out or folder_of(state.name)
+    folder = arguments.out or place_of(experiment) or folder_of(state.name)
     csv_file = getattr(arguments, "csv", None) or folder / "results.csv"
     results_view.write_csv(state, csv_file)
     best = results_view.write_best(state, folder / "best.json", finished)
@@ -229,6 +237,18 @@ def draw(state: results.Results, folder: Path) -> None:
 def folder_of(name: str) -> Path:
     """runs/NAME, with a name that is safe as a folder."""
     return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment")
+
+
+def keep_place(experiment: Experiment, folder: Path) -> None:
+    """The folder of results, for whoever asks for them later."""
+    write_json(experiment.folder / PLACE, {"out": os.path.relpath(folder, experiment.folder.resolve())})
+
+
+def place_of(experiment: Experiment) -> Path | None:
+    """What `keep_place` has kept, as long as the folder is there."""
+    kept = (read_object(experiment.folder / PLACE) or {}).get("out")
+    folder = Path(os.path.normpath(experiment.folder.resolve() / kept)) if isinstance(kept, str) else None
+    return Path(os.path.relpath(folder)) if folder and folder.is_dir() else None
 
 
 def results_of(arguments: argparse.Namespace) -> int:

@@ -70,7 +70,8 @@ def run(argv: list[str]) -> int:
             return code
         with Signals() as signals:
             try:
-                return work(stages, lambda command: execute(command, ROOT, lock, signals), signals, again(argv))
+                go_on = again(argv)
+                return work(stages, lambda command: execute(command, ROOT, lock, signals, go_on), signals, go_on)
             except OSError as error:
                 print(f"failed: {error}\n{advice(runs, again(argv))}", file=sys.stderr)
                 return 1

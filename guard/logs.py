@@ -1,8 +1,10 @@
 """What the logs in an NNI experiment's folder say: its manager's, its tuner's, and those of its trials."""
 
+import os
 import re
 from pathlib import Path
 
+GO_ON = "GO_ON_WITH"  # in the environment: the command that goes on with all that the experiment is a part of
 TAIL = 8192  # bytes of a trial's log, in which its last line is
 
 
@@ -33,8 +35,8 @@ def why_gone(folder: Path) -> str:
         return f"it was stopped from outside ({found[-1]}, e.g. by nnictl stop)"
     if found:
         return f"{found[-1]}; {manager_error(folder) or 'no error in its log'}"
-    return ("it was killed from outside (its log ends without a word); go on with: python experiment.py resume "
-            + folder.name)
+    go_on = os.environ.get(GO_ON) or f"python experiment.py resume {folder.name}"
+    return f"it was killed from outside (its log ends without a word); go on with: {go_on}"
 
 
 def tuner_says(folder: Path) -> str:

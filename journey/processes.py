@@ -10,19 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from guard.logs import GO_ON
 from training.stopping import Signals
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 WAIT_SECONDS = 240.0  # for what a killed pipeline has left: a start and a stop of NNI
 
 
-def execute(command: list[str], folder: Path, lock: int, signals: Signals) -> int:
+def execute(command: list[str], folder: Path, lock: int, signals: Signals, go_on: str = "") -> int:
     """Run a stage in `folder` to its end, return its exit code; a signal to us is handed on, its clean stop awaited.
 
-    In a session of its own, so that it gets a Ctrl-C from us alone, once. It inherits the lock.
+    In a session of its own, so that it gets a Ctrl-C from us alone, once. It inherits the lock. `go_on`: the command
+    that it advises after a stop, in place of its own.
     """
     child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock],
-                             preexec_fn=tied_to_us())
+                             preexec_fn=tied_to_us(), env={**os.environ, **({GO_ON: go_on} if go_on else {})})
     asked = False
     try:
         while child.poll() is None:

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,13 @@ import retrain
 import tiny_pictures
 from config import DartsSearchConfig, HpoConfig, command_line, to_copy
 from conftest import ROOT
+from fake_experiment import Fake
 from guard import logs, watchdog
 from guard.registry import Experiment
+from journey.processes import at_work, execute
 from training import trial
 from training.progress import duration, left
+from training.stopping import Signals
 
 TINY = ["--train-size", "20", "--batch-size", "10", "--epochs", "1", "--device", "cpu"]
 CELLS = ["--channels", "4", "--layers", "3"]
@@ -246,6 +250,31 @@ def test_the_pipeline_says_how_to_go_on_and_what_to_try(tmp_path, capsys, monkey
     words = shlex.split(capsys.readouterr().out.partition("try:  ")[2])
     assert Path(words[1]).resolve() == ROOT / "predict.py" and predict.main(words[2:]) == 0
     assert capsys.readouterr().out.count("\n") == 1 + 6  # pictures, below one of names
+
+
+def test_results_are_written_where_they_were_begun(tmp_path, monkeypatch, capsys):
+    fake = Fake(tmp_path / "nni/abc")
+    fake.trial("A", 0, 0.5)
+    fake.load()
+    monkeypatch.chdir(tmp_path)
+    found = Experiment("abc", "hpo", tmp_path / "nni/abc")
+    (tmp_path / "my runs").mkdir()
+    for place in ("my runs", "runs/hpo"):
+        experiment.keep_place(found, Path("my runs"))
+        assert experiment.main(["results", "nni/abc"]) == 0
+        assert f"wrote {place}/results.csv and {place}/best.json" in capsys.readouterr().out
+        assert {path.parent.name for path in tmp_path.rglob("best.json")} == {Path(place).name}
+        shutil.rmtree(tmp_path / place)  # gone: then the usual one
+    assert experiment.main(["results", "nni/abc", "--out", "other"]) == 0 and (tmp_path / "other/best.json").exists()
+
+
+def test_a_part_of_a_pipeline_advises_to_go_on_with_that(monkeypatch, tmp_path):
+    with at_work(tmp_path) as lock, Signals() as signals:
+        command = [sys.executable, "-c", "import os; open('told', 'w').write(os.environ['GO_ON_WITH'])"]
+        assert execute(command, tmp_path, lock, signals, "pipeline --resume") == 0
+    monkeypatch.setenv("GO_ON_WITH", (tmp_path / "told").read_text())
+    told = experiment.again(Experiment("abc", "x", Path("x")), experiment.parse(["run", "x.yml"]))
+    assert told == "pipeline --resume" and logs.why_gone(tmp_path).endswith("go on with: pipeline --resume")
 
 
 def test_an_experiment_says_how_to_go_on():
