@@ -4,11 +4,12 @@
     python predict.py --model runs/retrain/NAME/model.pt --images FOLDER --json --out predictions.jsonl
     python predict.py --model runs/retrain/NAME/model.pt --export onnx     model.onnx, preprocess.py and MODEL_CARD.md
     python predict.py --model model.onnx --images FOLDER                                by onnxruntime, on the CPU
+    python predict.py --model model.onnx --images a.jpg 'more/*.png' labels.csv         several at once
 
 Any format and size that Pillow reads, any number of pictures. Standard output is for programs; a summary goes to
-standard error, with the accuracy where all pictures are in folders that are named as the classes. Exit code 1: some
-pictures could not be decoded (they are listed at the end, the others are predicted), or an export does not compute what
-the original does. 2: a mistake in the command, nothing was predicted.
+standard error, with the accuracy where all pictures are in folders that are named as the classes, or in a table. Exit
+code 1: some pictures could not be decoded (they are listed at the end, the others are predicted), or an export does not
+compute what the original does. 2: a mistake in the command, nothing was predicted.
 """
 
 import contextlib
@@ -24,9 +25,9 @@ from config import PredictConfig, command_line, merge, run_script
 from files import atomic_write
 from pictures import SIDE
 from pictures.decoding import Decoded, Decoder
-from pictures.folders import find_pictures
 from pictures.grey import GreySeen
 from pictures.listing import shown
+from pictures.named import Named
 
 if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
     import numpy as np
@@ -49,20 +50,21 @@ def run(argv: list[str] | None) -> int:
         raise ValueError("model is missing: give a trained model file, --model FILE")
     if not config.images and config.export == "none":
         raise ValueError("images is missing: give a picture or a folder of pictures, --images PATH")
-    check_out(config)
+    pictures = Named(config.images)
+    check_out(config, pictures)
     if sys.stderr.isatty():  # programs read both streams
         print("loading PyTorch and the network", file=sys.stderr, flush=True)
-    count = count_pictures(config.images)
+    count = count_pictures(pictures) if config.images else 0
     if config.export != "none":
-        return export_model(config)
-    return predict(config, count)
+        return export_model(config, pictures)
+    return predict(config, pictures, count)
 
 
 def is_onnx(path: str) -> bool:
     return path.lower().endswith(".onnx")
 
 
-def check_out(config: PredictConfig) -> None:
+def check_out(config: PredictConfig, pictures: Named) -> None:
     """ValueError if something that is no earlier output is at the place of --out."""
     out = Path(config.out)
     if not config.out or not os.path.lexists(out):
@@ -71,8 +73,9 @@ def check_out(config: PredictConfig) -> None:
         raise ValueError(f"out = {config.out!r}: a {'folder' if out.is_dir() else 'device or pipe'}; give a file")
     if _is_same(config.out, config.model):
         raise ValueError(f"out = {config.out!r}: the model itself, which would be overwritten")
-    if config.images and (Path(config.images).resolve() in (out.resolve(), *out.resolve().parents)
-                          or any(_is_same(config.out, path) for path in find_pictures(config.images))):
+    above = {out.resolve(), *out.resolve().parents}
+    if any(Path(place).resolve() in above for place in pictures.places) or any(
+            _is_same(config.out, path) for path in pictures):
         raise ValueError(f"out = {config.out!r}: one of the files of --images, which would be overwritten")
 
 
@@ -80,15 +83,13 @@ def _is_same(one: str, other: str) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
-def count_pictures(images: str) -> int:
+def count_pictures(pictures: Named) -> int:
     """How many files there are, without keeping their names; ValueError if none."""
-    if not images:
-        return 0
-    if not os.path.exists(images):
-        raise ValueError(f"images = {images!r}: no such file or folder")
-    count = sum(1 for _ in find_pictures(images))
+    count = sum(1 for _ in pictures)
     if not count:
-        raise ValueError(f"images = {images!r}: no pictures in this folder (hidden files do not count)")
+        folders = "this folder" if len(pictures.places) == 1 else "these folders"
+        raise ValueError(f"images = {', '.join(map(repr, pictures.places))}: no pictures in {folders} (hidden files do "
+                         "not count)")
     return count
 
 
@@ -103,21 +104,21 @@ class Network(NamedTuple):
     classify: Callable[["np.ndarray"], "np.ndarray"]  # images (N, side, side, 4) uint8 -> probabilities (N, classes)
 
 
-def predict(config: PredictConfig, count: int) -> int:
+def predict(config: PredictConfig, pictures: Named, count: int) -> int:
     """Write a line a picture; returns the exit code."""
-    started, whole, broken = time.monotonic(), False, []
+    started, whole, broken = time.monotonic(), False, list(pictures.broken)
     with Decoder(SIDE, config.workers) as decoder:
         from tqdm import tqdm
 
         from reporting.predictions import Tally
 
         network = (onnx_network if is_onnx(config.model) else torch_network)(config)
-        decoder.how, tally = network.preprocess, Tally(config.images, network.classes)
+        decoder.how, tally = network.preprocess, Tally(pictures.names, network.classes)
         grey = GreySeen(network.preprocess.get("grey_range"))
         with output(config.out) as file, tqdm(total=count, unit=" pictures", disable=None, delay=1) as bar:
             if not config.json:
                 file.write("path\tclass\tprobability\n")
-            for batch in decoder.batches(find_pictures(config.images), config.batch_size):
+            for batch in decoder.batches(pictures, config.batch_size):
                 broken += batch.broken
                 for values in batch.values:
                     grey.add(values)
@@ -131,7 +132,7 @@ def predict(config: PredictConfig, count: int) -> int:
     for line in (*(tally.lines(time.monotonic() - started) if whole else ()), *warnings, *broken):
         print(line, file=sys.stderr)
     if broken:
-        print(f"{len(broken)} of {count} files could not be decoded", file=sys.stderr)
+        print(f"{len(broken)} of {count + len(pictures.broken)} files could not be decoded", file=sys.stderr)
     return 1 if broken else 0
 
 
@@ -219,7 +220,7 @@ def output(path: str) -> Iterator[IO[str]]:
 # ---- export
 
 
-def export_model(config: PredictConfig) -> int:
+def export_model(config: PredictConfig, pictures: Named) -> int:
     """Write the network, verified, and its model card; returns the exit code."""
     import torch
 
@@ -233,7 +234,7 @@ def export_model(config: PredictConfig) -> int:
     path = Path(config.out or Path(config.model).with_suffix(FORMATS[config.export].suffix))
     beside = preprocess_beside(path)
     try:
-        differences = export(trained, config.export, path, config.tolerance, first_pictures(config, trained))
+        differences = export(trained, config.export, path, config.tolerance, first_pictures(pictures, trained))
     except ExportDiffers as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
@@ -245,12 +246,12 @@ def export_model(config: PredictConfig) -> int:
     return 0
 
 
-def first_pictures(config: PredictConfig, trained: "TrainedModel") -> "np.ndarray | None":
+def first_pictures(pictures: Named, trained: "TrainedModel") -> "np.ndarray | None":
     """Some pictures to verify an export on, (N, side, side, 4) uint8; those that cannot be decoded do not count."""
-    if not config.images:
+    if not pictures.places:
         return None
     with Decoder(**trained.preprocess, workers=1) as decoder:
-        return next(decoder.batches(find_pictures(config.images), VERIFIED)).images
+        return next(decoder.batches(pictures, VERIFIED)).images
 
 
 if __name__ == "__main__":

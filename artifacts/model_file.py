@@ -115,6 +115,10 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """The content of a model file, of the format that this version reads."""
+    if path.is_dir():
+        found = next((path / name for name in ("model.pt", "model.onnx") if (path / name).is_file()), None)
+        raise ValueError(f"{path}: a folder; " + (f"give the file in it, {found}" if found else
+                         "a trained model is wanted, such as the model.pt of a run's folder"))
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a trained model is wanted, such as the model.pt of a run's folder")
     if kind := kind_of(path):

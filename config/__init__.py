@@ -200,7 +200,8 @@ class PredictConfig:
     """predict.py: a trained network over pictures, or its export."""
 
     model: str = setting("", "trained model file, such as the model.pt of a run's folder, or its export as .onnx")
-    images: str = setting("", "a picture, or a folder of pictures with its subfolders; for an export, to verify it on")
+    images: tuple = setting((), "pictures, folders of them with their subfolders, patterns such as '*.jpg', or CSV or "
+                            "TSV files of path and label as for training; for an export, to verify it on")
     json: bool = setting(False, "a JSON line a picture with the probabilities of all classes, instead of a table")
     tta: bool = setting(False, "mean of the probabilities of each picture and of its mirror image")
     out: str = setting("", "file for the predictions or the exported network, never one of the pictures or the model; "

@@ -35,6 +35,8 @@ def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, drop
     if not os.path.exists(data):
         raise ValueError(f"data = {data!r}: no such folder or file; allowed: {', '.join(DATASETS)}, {FORMS}")
     found = in_table(data, drop_duplicates) if os.path.isfile(data) else in_folder(data)
+    if found.split_names and "train" not in found.split_names:
+        raise ValueError(f"data = {shown(data)}: no row is of train, all are of {' and '.join(found.split_names)}")
     found = dataclasses.replace(found, notes=(*alike(found.classes), *found.notes))
     memory = data_dir / "test_sets" / f"{place_name(data)}-{test_share:g}.json"
     known = {path: split for split, paths in (read_object(memory) or {}).items() for path in paths}

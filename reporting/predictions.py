@@ -1,11 +1,8 @@
 """What came of many predictions, in lines for a person: how many of each class and, where the pictures lie in folders
 of their classes, how many were right and which was taken for which."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-
-from pictures.folders import class_name
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MOST = 12  # classes in a table or in a line; pairs of them in a list
 WIDEST = 12  # letters of a name in a table
@@ -14,26 +11,28 @@ WIDEST = 12  # letters of a name in a table
 class Tally:
     """Counts predictions, in memory that grows with the classes alone."""
 
-    def __init__(self, root: str, classes: Sequence[str]) -> None:
-        self.root, self.classes = os.path.join(root, ""), set(classes)
+    def __init__(self, names: Callable[[str], Iterable[str]], classes: Sequence[str]) -> None:
+        """`names`: path -> what its folders or a table say; the first that is one of `classes` is its true class."""
+        self.names, self.classes = names, set(classes)
         self.counts: Counter[str] = Counter()  # of a predicted class
         self.pairs: Counter[tuple[str, str]] = Counter()  # (true, predicted)
 
     def add(self, paths: Iterable[str], predicted: Iterable[str]) -> None:
         for path, name in zip(paths, predicted, strict=True):
             self.counts[name] += 1
-            folder = class_name(path.removeprefix(self.root)).split(os.sep)[:-1]
-            if folder and folder[0] in self.classes and path.startswith(self.root):
-                self.pairs[folder[0], name] += 1
+            if true := next((true for true in self.names(path) if true in self.classes), None):
+                self.pairs[true, name] += 1
 
     def lines(self, seconds: float) -> Iterator[str]:
         count, known = self.counts.total(), self.pairs.total()
-        yield f"{count} picture{'' if count == 1 else 's'} in {seconds:.1f} s; {_each(self.counts)}"
+        each = f"; {_each(self.counts)}" if count else ""
+        yield f"{count} picture{'' if count == 1 else 's'} in {seconds:.1f} s{each}"
         if known and known < count:
-            yield f"accuracy not known: {count - known} of {count} pictures are in no folder that is named as a class"
+            yield (f"accuracy not known: {count - known} of {count} pictures are in no folder, and no table, that "
+                   "names a class of the model")
         elif known:
             right = sum(number for (true, predicted), number in self.pairs.items() if true == predicted)
-            yield f"accuracy {right / count:.2%}: {right} of {count} are what their folder is named"
+            yield f"accuracy {right / count:.2%}: {right} of {count} are what their folder or table says"
             yield from _table(self.pairs) if len({*sum(self.pairs, ())}) <= MOST else _most_confused(self.pairs)
 
 

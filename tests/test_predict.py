@@ -25,6 +25,7 @@ from conftest import ROOT
 from pictures import dataset
 from pictures.decoding import AHEAD, Decoder
 from pictures.folders import find_pictures
+from pictures.named import Named
 from pictures.reading import read_picture
 from reporting.predictions import Tally
 
@@ -184,7 +185,7 @@ def test_folders_named_as_classes_give_accuracy_and_confusion(model_file, by_cla
     pairs = list(zip(["ant"] * 3 + ["dog"] * 2, classes_of(out), strict=True))
     right = sum(true == predicted for true, predicted in pairs)
     lines = error.splitlines()
-    assert lines[1] == f"accuracy {right / 5:.2%}: {right} of 5 are what their folder is named"
+    assert lines[1] == f"accuracy {right / 5:.2%}: {right} of 5 are what their folder or table says"
     header, *rows = [line.split() for line in lines[2:]]
     assert header[0] == "true" and header[-1] == "(predicted)"
     names = sorted({name for pair in pairs for name in pair})
@@ -194,29 +195,60 @@ def test_folders_named_as_classes_give_accuracy_and_confusion(model_file, by_cla
         assert [int(number.replace(".", "0")) for number in numbers] == expected
 
 
+@pytest.mark.parametrize("words", [["{}/ant", "{}/dog"], ["{}/*"], ["{}/**/*.png"], ["{}/ant", "{}/dog/*.png"],
+                                   ["{}/labels.csv"], ["{}/dog", "{}/labels.csv"]])
+def test_several_places_patterns_and_tables(model_file, by_class, capsys, words):
+    """Given one by one or by a pattern, a class's folder still is one; a table says what its pictures are."""
+    rows = [f"{path.relative_to(by_class)},{path.relative_to(by_class).parts[0]}" for path in by_class.rglob("*.png")]
+    if "labels" in words[-1]:
+        (by_class / "labels.csv").write_text("\n".join(["file,class", *rows]))
+    if "**" in words[0]:
+        (by_class / "ant/deeper/2.png").rename(by_class / "ant/2.png")
+    assert call(model_file, "--images", *(word.format(by_class) for word in words)) == 0
+    out, error = capsys.readouterr()
+    number = 7 if words == ["{}/dog", "{}/labels.csv"] else 5
+    assert len(out.splitlines()) == 1 + number and f" of {number} are what their folder or table says" in error
+
+
+def test_bad_rows_of_a_table_are_told_and_the_others_predicted(model_file, by_class, capsys):
+    rows = ["path,label,split", "ant/0.png,ant,test", "none.png,dog,test", "dog/0.png,wolf,val"]
+    (by_class / "labels.csv").write_text("\n".join(rows))
+    assert call(model_file, "--images", by_class / "labels.csv") == 1
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 3 and "accuracy not known: 1 of 2 pictures" in error
+    assert error.splitlines()[-2:] == ["line 3 of labels.csv: no file 'none.png'", "1 of 3 files could not be decoded"]
+
+
+def test_nothing_that_can_be_decoded(model_file, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"")
+    assert call(model_file, "--images", tmp_path) == 1
+    assert re.fullmatch(r"0 pictures in \d+\.\d s", capsys.readouterr().err.splitlines()[0])
+
+
 @pytest.mark.parametrize("stranger", ["wolf/0.png", "0.png"])
 def test_pictures_of_no_class_give_no_accuracy(model_file, by_class, capsys, stranger):
     (by_class / stranger).parent.mkdir(exist_ok=True)
     Image.new("RGB", (9, 9)).save(by_class / stranger)
     assert call(model_file, "--images", by_class) == 0
-    assert summary(capsys)[1:] == ["accuracy not known: 1 of 6 pictures are in no folder that is named as a class"]
+    assert summary(capsys)[1:] == [
+        "accuracy not known: 1 of 6 pictures are in no folder, and no table, that names a class of the model"]
 
 
 def test_many_classes_give_the_most_confused_pairs():
     classes = [f"kind{i:03}" for i in range(300)]
-    tally = Tally("root", classes)
+    tally = Tally(Named([]).names, classes)
     for number, name in enumerate(classes):
         tally.add([f"root/{name}/{i}.png" for i in range(5)], [name] * 5)
         wrong = 40 if number == 7 else number % 3
         tally.add([f"root/{name}/x{i}.png" for i in range(wrong)], ["kind009"] * wrong)
     first, accuracy, *pairs = tally.lines(1.25)
     assert first.startswith("1839 pictures in 1.2 s; kind009: ") and first.endswith("288 other classes: 1440")
-    assert accuracy == "accuracy 81.57%: 1500 of 1839 are what their folder is named"
+    assert accuracy == "accuracy 81.57%: 1500 of 1839 are what their folder or table says"
     assert len(pairs) == 12 and pairs[0] == "40 of 45 kind007 taken for kind009" and "2 of 7 kind002" in pairs[1]
 
 
 def test_a_table_of_names_of_any_length():
-    tally = Tally("root/", ["a", "a name that is much too long for a table", "b"])
+    tally = Tally(Named([]).names, ["a", "a name that is much too long for a table", "b"])
     tally.add(["root/a/1", "root/a/2", "root/b/1"], ["a", "a name that is much too long for a table", "b"])
     assert [*tally.lines(0)][2:] == [
         "true                     a  a name that~             b  (predicted)",
@@ -367,6 +399,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(model_file, folder, tmp
     (["--images", "{folder}", "--model", ""], ["model is missing", "--model"]),
     ([], ["images is missing", "--images"]),
     (["--images", "nowhere"], ["images = 'nowhere'", "no such file or folder"]),
+    (["--images", "{folder}", "nowhere", "{folder}/*.none"], ["images = 'nowhere', '", "*.none': no such file"]),
+    (["--images", "{folder}", "--model", "{model}"], ["a folder; give the file in it, ", "model.pt"]),
     (["--images", "{empty}"], ["no pictures in this folder"]),
     (["--export", "tflite"], ["export = 'tflite'", "onnx, torch"]),
     (["--export", "onnx", "--out", "/dev/null/x/model.onnx"], ["/dev/null/x"]),
@@ -376,7 +410,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(model_file, folder, tmp
     (["--images", "{folder}", "--tolerance", "nan"], ["tolerance = nan", "finite"]),
 ])
 def test_bad_input_is_one_line_with_exit_code_2(model_file, folder, tmp_path, capsys, argv, words):
-    argv = [text.format(folder=folder, empty=tmp_path) for text in argv]
+    argv = [text.format(folder=folder, empty=tmp_path, model=model_file.parent) for text in argv]
     assert call(model_file, *argv) == 2
     out, error = capsys.readouterr()
     assert error.startswith("error: ") and error.count("\n") == 1 and all(word in error for word in words), error

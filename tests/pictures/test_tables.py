@@ -166,7 +166,8 @@ def test_what_is_no_table_is_told(tmp_path, content, words):
 
 def test_only_test_rows(images):
     with pytest.raises(ValueError, match="no row is of train, all are of test and val"):
-        in_table(table(images, [f"{row},{'val' if number % 2 else 'test'}" for number, row in enumerate(ROWS)]))
+        load(table(images, [f"{row},{'val' if number % 2 else 'test'}" for number, row in enumerate(ROWS)]),
+             images / "cache")
 
 
 def test_an_archive_is_to_be_unpacked(images):
