@@ -39,7 +39,7 @@ from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
 from guard import preflight, web_server
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, fitted, overrides
-from journey.data_set import assert_splits, changes, known, loaded, to_try
+from journey.data_set import assert_splits, changes, known, loaded, write_test_pictures
 from journey.processes import at_work, execute
 from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
 from pictures.known import DATASETS
@@ -199,7 +199,7 @@ def advice(runs: Path, resume: str) -> str:
 
 def finish(stages: list[AnyStage], seconds: float) -> None:
     """Put the final network beside the report, with its card, and tell what there is."""
-    runs, data = stages[0].plan.runs, stages[0].plan.data
+    runs, plan = stages[0].plan.runs, stages[0].plan
     print(f"\n== done in {duration(seconds)}")
     for stage in stages:
         if stage.name in ("hpo", "classic_nas"):
@@ -211,8 +211,10 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
     if (page := runs / "report.html").exists():
         print(f"report:      {page}")
     if model:
-        pictures = "FOLDER" if data in DATASETS else str(to_try(data))
-        print(f"try:         {to_copy('predict.py', '--model', str(runs / 'model.pt'), '--images', pictures)}")
+        table = runs / "test_pictures.csv"
+        tested = write_test_pictures({"data": plan.data, "data_dir": plan.data_dir, **plan.data_set}, table)
+        words = ["--model", str(runs / "model.pt"), "--images", str(table) if tested else "FOLDER"]
+        print(f"try:         {to_copy('predict.py', *words)}")
 
 
 def export(model: Path, runs: Path) -> None:

@@ -1,16 +1,19 @@
 """The data set of a pipeline: what has to be known of it before its stages are planned."""
 
+import csv
 import dataclasses
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from config import DataConfig, TrainingConfig
+from files import atomic_write
 from pictures import SIDE
 from pictures.known import DATASETS
-from pictures.listing import SPLIT_NAMES, unused_share
+from pictures.listing import shown, unused_share
 from pictures.split import parts
 
 
@@ -60,8 +63,21 @@ def changes(config: DataConfig) -> dict[str, Any]:
             if key not in ("data", "data_dir") and value != getattr(DataConfig, key)}
 
 
-def to_try(data: str) -> Path:
-    """Pictures to try a network on: the test set's folder, if it has one, else those of all pictures."""
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
-    tests = [entry for entry in sorted(root.iterdir()) if SPLIT_NAMES.get(entry.name.lower()) == "test"]
-    return next((entry for entry in tests if entry.is_dir() and Path(data).is_dir()), root)
+def write_test_pictures(data_set: Mapping[str, Any], table: Path) -> bool:
+    """A table of the test pictures and their classes, which predict.py takes; false if these are no files.
+
+    `data_set`: the arguments of pictures.dataset.load.
+    """
+    from pictures.dataset import load
+
+    try:
+        pictures = load(**data_set)
+    except (ValueError, OSError):  # what was trained on has changed since
+        return False
+    rows = [(os.path.abspath(path), pictures.classes[label])
+            for path, label in zip(pictures.paths("test"), pictures.test_labels, strict=False)]
+    if not rows or any(path != shown(path) for path, _ in rows):  # a name that is no Unicode cannot be in a table
+        return False
+    with atomic_write(table) as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "label"), *rows])
+    return True

@@ -56,7 +56,7 @@ def less(command: str, site: dict) -> str:
     if command.startswith("python report.py"):
         return f"{command} --runs {site['folder']}/runs"
     if command.startswith("python predict.py"):
-        command = command.replace("my_pictures/test", str(site["pictures"]))
+        command = re.sub("runs/pipeline/test_pictures.csv|new_pictures", str(site["pictures"]), command)
         return re.sub(r"runs/\S+/model\.", f"{site['folder']}/model.", command)
     if command.startswith("python experiment.py run config_classic_nas"):
         return f"{command} {few.replace('hpo_trial', 'classic_nas_trial')} --out {site['folder']}/out"
