@@ -47,6 +47,7 @@ from training.progress import duration
 from training.stopping import Signals
 
 LOW_DISK = 200e6  # bytes
+FOLDED = 80  # columns of a printed command, from where the next option begins a new line
 AnyStage = ExperimentStage | RunStage | ReportStage
 
 
@@ -117,8 +118,19 @@ def show(stages: list[AnyStage], resume: bool) -> int:
         progress = stage.progress() if resume else ABSENT
         print(f"\n# {stage.name}" + (": finished, would be skipped" if progress == FINISHED else ""))
         if progress != FINISHED:
-            print(shlex.join(stage.command(progress == BEGUN)))
+            print(folded(stage.command(progress == BEGUN)))
     return 0
+
+
+def folded(command: list[str]) -> str:
+    """For a shell, in lines that are short as far as an option with its value is."""
+    lines = [""]
+    for word in map(shlex.quote, command):
+        option = word.startswith(("--", "'--"))
+        if option and len(lines[-1]) + len(word) > FOLDED:
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return " \\\n".join(lines).lstrip()
 
 
 def assert_new(runs: Path, resume: bool) -> None:
@@ -159,7 +171,7 @@ def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signal
             taken[stage.name] = stage.seconds()
             continue
         command = stage.command(progress == BEGUN)
-        print(f"== {stage.name}{' goes on' if progress == BEGUN else ''}{left(stages, taken)}\n{shlex.join(command)}",
+        print(f"== {stage.name}{' goes on' if progress == BEGUN else ''}{left(stages, taken)}\n{folded(command)}",
               flush=True)
         code = do(command)
         if signals.received:

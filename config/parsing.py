@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,13 +66,19 @@ def run_script(main: Callable[[], int | None]) -> int:
     """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
 
     A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk). A MemoryError
-    gets one line too, and exit code 1. What a terminal cannot show is printed with backslashes.
+    gets one line too, and exit code 1. What a terminal cannot show is printed with backslashes. Where nobody reads any
+    more, the exit code is 141 and nothing is said, as of a process that SIGPIPE has ended.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         cure = "; the locale cannot name a file: set PYTHONUTF8=1" if isinstance(error, UnicodeEncodeError) else ""
         print(f"error: {' '.join(str(error).split())}{cure}", file=sys.stderr)

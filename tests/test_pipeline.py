@@ -51,7 +51,7 @@ def dry_run(capsys: pytest.CaptureFixture, *arguments: str) -> dict[str, list[st
     """stage -> the words of its command"""
     assert pipeline.main(["--dry-run", *arguments]) == 0
     parts = capsys.readouterr().out.split("\n\n# ")[1:]
-    return {part.splitlines()[0]: shlex.split(part.partition("\n")[2]) for part in parts}
+    return {part.splitlines()[0]: shlex.split(part.partition("\n")[2].replace(" \\\n ", " ")) for part in parts}
 
 
 def options(words: list[str], flag: str) -> dict[str, str]:
@@ -76,6 +76,24 @@ def test_dry_run_is_valid_and_runs_nothing(budget: str, data: str, tmp_path: Pat
             given = command_line(budgets.SETTINGS[stage], words[2:], "")
             assert merge(budgets.SETTINGS[stage], given) and (given["data"], given["seed"]) == (data, 0)
     assert commands["retrain"][3] == str(tmp_path / "runs/darts_search/search/genotype.json")
+
+
+def test_long_commands_are_folded_for_the_shell() -> None:
+    command = ["printf", r"%s\0", "run", "--out", "a b", "--set", "x=python hpo_trial.py --data 'a # b' --data-dir x",
+               "--set", "-x\ny", "--lr=-1", *(f"--option-{number}" for number in range(20))]
+    folded = pipeline.folded(command)
+    done = subprocess.run(["bash", "-c", folded], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == command[2:]
+    assert len(folded.splitlines()) > 3 and max(map(len, folded.splitlines())) < 120
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    """As of `--dry-run | head -1`."""
+    command = f"{shlex.quote(sys.executable)} pipeline.py --data digits --dry-run --runs-dir runs/none | head -1"
+    done = subprocess.run(["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True,
+                          text=True)
+    line, code = done.stdout.splitlines()
+    assert line.startswith("# looking at") and code == "141" and done.stderr == ""
 
 
 def test_the_files_of_the_demo_say_what_its_budget_says() -> None:
