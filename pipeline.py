@@ -40,8 +40,9 @@ from files import atomic_write, read_json
 from guard import preflight, web_server
 from journey.budgets import STAGES, PipelineConfig, cores_seconds, fitted, overrides
 from journey.data_set import assert_splits, changes, known, loaded, write_test_pictures
+from journey.plan import ABSENT, BEGUN, FINISHED, ROOT, Plan
 from journey.processes import at_work, execute
-from journey.stages import ABSENT, BEGUN, FINISHED, ROOT, ExperimentStage, Plan, ReportStage, RunStage
+from journey.stages import ExperimentStage, ReportStage, RunStage
 from pictures.known import DATASETS
 from training.progress import duration
 from training.stopping import Signals

@@ -34,8 +34,9 @@ from guard.moved import MOVED
 from guard.registry import Experiment
 from guard.trial_check import check_command
 from journey import budgets
+from journey.plan import ABSENT, BEGUN, FINISHED, Plan
 from journey.processes import at_work, execute
-from journey.stages import ABSENT, BEGUN, FINISHED, ExperimentStage, Plan, RunStage
+from journey.stages import ExperimentStage, RunStage
 from own_pictures import make_classes
 from training.stopping import Signals
 
