@@ -95,6 +95,7 @@ def test_pictures_twice_in_a_table(images):
         "test_share": 0.2, "duplicates_dropped": 2, "two_classes_dropped": 2,
         "two_classes_files": [["images/2.png", "images/2.png"]]}
     assert len(pictures.train_labels) + pictures.test_size == 9
+    assert "2 files dropped, since the same pictures are in two classes (images/2.png)" in pictures.summary()
 
 
 @pytest.mark.parametrize(("header", "order", "unused"), [
