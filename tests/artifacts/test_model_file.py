@@ -116,7 +116,7 @@ def wider(path):
 
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda path: path.unlink(), "no such file"),
-    (lambda path: (path.unlink(), path.mkdir()), "no such file"),
+    (lambda path: (path.unlink(), path.mkdir()), "a folder; a trained model is wanted"),
     (lambda path: path.write_bytes(b""), "not a whole model file"),
     (lambda path: path.write_text("hello\nworld"), r"not a model file \(it is a text file\)"),
     (lambda path: path.write_text("\n<!DOCTYPE html><html><title>Sign in"), r"not a model file \(it is a web page"),
