@@ -143,6 +143,11 @@ def alike(classes: Iterable[str]) -> list[str]:
             for names in groups.values() if len(names) > 1]
 
 
+def quoted(name: str) -> str:
+    """A name of a file among others, in quotes where it would not be clear where it ends."""
+    return repr(shown(name)) if set(name) & set(",=;") else shown(name)
+
+
 def shown(name: str) -> str:
     """A name of a file, which need not be valid Unicode, as text that can be printed."""
     return os.fsencode(name).decode(errors="backslashreplace")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pictures.grey import NAMES
-from pictures.listing import shown
+from pictures.listing import quoted
 from pictures.preprocess import GreyRange
 
 UNEQUAL = 3  # times the smallest class: the largest one, from where it is told
@@ -43,7 +43,7 @@ def facts(counts: Mapping[str, Any]) -> list[str]:
 
 
 def _told(texts: Mapping[str, str], counts: Mapping[str, Any]) -> list[str]:
-    pairs = ", ".join(" = ".join(dict.fromkeys(map(shown, pair))) for pair in counts.get("two_classes_files") or ())
+    pairs = ", ".join(" = ".join(dict.fromkeys(map(quoted, pair))) for pair in counts.get("two_classes_files") or ())
     return [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in texts.items()
             if counts.get(key)]
 

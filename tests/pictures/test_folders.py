@@ -307,6 +307,13 @@ def test_a_table_beside_the_classes_is_told(root, opened, name):
     assert f"is {root}/images meant?" in (message := refused(opened)) and f"--data {root}/{name} takes it" in message
 
 
+def test_names_with_commas_are_told_apart(root, opened):
+    make_classes(root, cat=5, dog=5)
+    make(root / "cat/a, b.png", like=1)
+    make(root / "dog/c.png", like=1)
+    assert "'cat/a, b.png'" in opened().summary() and " = " in opened().summary()
+
+
 def test_hints_can_be_copied(root, opened):
     make_classes(root / "a, b", cat=5, dog=5)
     assert f"is '{root}/a, b' meant?" in refused(opened)
