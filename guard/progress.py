@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 
+from files import read_object
 from guard import logs
 from guard.registry import Experiment
 from guard.results import Results
@@ -47,14 +48,23 @@ class Progress:
 
 
 def describe(state: Results) -> str:
-    """`7/40 done, 1 running, 0 failed, 2 stopped early, best 0.8431`."""
+    """`7/40 done, 1 running (epoch 3 of 30), 0 failed, 2 stopped early, best 0.8431`."""
     total = state.settings.get("maxTrialNumber")
     done = len(state.trials) - state.count(*ACTIVE)
-    parts = [f"{done}/{total} done" if total else f"{done} done", f"{state.count(*ACTIVE)} running",
+    parts = [f"{done}/{total} done" if total else f"{done} done", f"{state.count(*ACTIVE)} running{epochs(state)}",
              f"{state.count(*BAD)} failed", f"{state.count('STOPPED EARLY')} stopped early"]
     if best := state.best:
         parts.append(f"best {best.value:.5g}")
     return ", ".join(parts)
+
+
+def epochs(state: Results) -> str:
+    """In which epoch each running trial is, as far as its config.json says how many there are."""
+    running = [(trial, (read_object(trial.folder / "config.json") or {}).get("epochs")) for trial in state.trials
+               if trial.state == "RUNNING"]
+    told = [f"{min(len(trial.intermediates) + 1, total)} of {total}" for trial, total in running
+            if isinstance(total, int)]
+    return f" (epoch{'' if len(told) == 1 else 's'} {', '.join(told)})" if told else ""
 
 
 def remaining(state: Results) -> str:

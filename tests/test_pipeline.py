@@ -492,6 +492,8 @@ def test_interrupt_leaves_nothing_running(site: Site) -> None:
     assert process.wait(timeout=100) == 130
     output = (site.folder / "runs.log").read_text()
     assert "web UI http://127.0.0.1:" in output and "interrupted, everything is stopped; go on with: python" in output
+    hints = {line.partition("go on with: ")[2] for line in output.splitlines()} - {""}
+    assert len(hints) == 1, hints
     assert len(family) >= 4 and [member for member in family if not processes.is_gone(member)] == []
 
 

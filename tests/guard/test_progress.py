@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from guard.progress import Progress, remaining
+from fake_experiment import Fake
+from guard.progress import Progress, describe, remaining
 from guard.results import Results
 from guard.trials import Trial
 
@@ -39,3 +40,15 @@ def test_time_left_is_the_smaller_of_trials_and_limit(monkeypatch: pytest.Monkey
                                ({"maxTrialNumber": 3, "maxExperimentDuration": "1s"}, "about 0 s left (estimate)"),
                                ({}, "")):
         assert remaining(Results("e", "toy", settings, [ended])) == expected
+
+
+def test_the_epoch_of_each_running_trial(tmp_path: Path) -> None:
+    fake = Fake(tmp_path / "abc")
+    for number, trial in enumerate("ABC"):
+        fake.event(trial, "RUNNING", 0)
+        (fake.trial_folder(trial) / "config.json").write_text('{"epochs": 3}' if trial != "C" else "{}")
+        for epoch in range(number * 2):
+            fake.metric(trial, 0, 0.5, "PERIODICAL", epoch)
+    assert describe(fake.load(alive=True)).startswith("0/9 done, 3 running (epochs 1 of 3, 3 of 3), 0 failed")
+    fake.event("B", "SUCCEEDED")
+    assert ", 2 running (epoch 1 of 3)" in describe(fake.load(alive=True))
