@@ -83,7 +83,7 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
 def limits(trained: TrainedModel) -> Iterator[str]:
     how = trained.preprocess
     yield from (f"- {line.format(side=how['side'], fit=FITS[how['fit']])}" for line in LIMITS)
-    yield from (f"- {words}." for words in grey_words(how["grey_range"] or {}))
+    yield from (f"- {words}; values beyond are cut off." for words in grey_words(how["grey_range"] or {}))
 
 
 LAST_EPOCH = ("Accuracies are shares of the pictures, in 0..1, of one training with the seed above. `last` is the last "

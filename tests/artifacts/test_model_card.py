@@ -117,6 +117,6 @@ def test_how_pictures_are_read(folder, tmp_path):
     write_model_card(tmp_path, trained._replace(facts=facts))
     text = (tmp_path / "MODEL_CARD.md").read_text()
     assert "brought to 32x32 pixels, keeping its proportions, with grey beside it;" in text
-    assert "- 16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255.\n" in text
+    assert "- 16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255; values beyond are cut off.\n" in text
     assert "- floating grey: values 0 to 1 in this data set" in text
     assert rows(tmp_path)["grey range"] == "float [0, 1], integer [0, 4095]"
