@@ -3,6 +3,7 @@
 import argparse
 import multiprocessing
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -118,7 +119,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def publish(title: str, rows: list[dict[str, str]], where: Mapping[str, Any], note: str = "") -> None:
     """Print a Markdown table under its title, with the command and the environment."""
-    command = " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}"
     facts = ", ".join(f"{key} {value}" for key, value in where.items() if key != "hardware")
     lines = [f"### {title}", "", *_markdown(rows), "", *([note, ""] if note else []),
              f"`{command}`", f"{where['hardware']}; {facts}", ""]

@@ -10,7 +10,7 @@ import torch
 import predict
 import retrain
 from artifacts.model_file import load_model
-from benchmarks import recipe
+from benchmarks import accuracy, recipe
 from conftest import ROOT
 from graph_on_cpu import GraphOnCpu
 from models import build_model
@@ -230,7 +230,7 @@ def test_every_ingredient_can_be_left_out(name):
 
 
 def test_a_line_for_each_run_and_a_table_of_all(digits_dir, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(recipe, "evaluate", lambda *args: {"accuracy": 0.5})
+    monkeypatch.setattr(accuracy, "evaluate", lambda *args: {"accuracy": 0.5})
     argv = ["--data", "digits", "--data-dir", str(digits_dir), "--train-size", "32", "--epochs", "1", "--seeds", "1",
             "--only", "whole", "flip", "--lengths", "1", "2", "--out", str(tmp_path / "lines.jsonl"), "--ema", "0.5"]
     assert recipe.main(argv) == 0
@@ -244,8 +244,22 @@ def test_a_line_for_each_run_and_a_table_of_all(digits_dir, tmp_path, capsys, mo
 def test_a_benchmark_out_of_time_says_what_is_missing(digits_dir, capsys):
     argv = ["--data", "digits", "--data-dir", str(digits_dir), "--train-size", "32", "--minutes", "0"]
     assert recipe.main(argv) == 0
-    assert "over before whole, 10 epochs, seed 0" in capsys.readouterr().err
+    assert "over before without whole, model quicknet, recipe quick, epochs 10, seed 0" in capsys.readouterr().err
     assert recipe.main([*argv, "--emma", "0.9"]) == 2 and "did you mean --ema?" in capsys.readouterr().err
+
+
+def test_trainings_beside_each_other(digits_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(accuracy, "evaluate", lambda *args: {"accuracy": 0.25})
+    argv = ["--data", "digits", "--data-dir", str(digits_dir), "--train-size", "32", "--seeds", "2", "--out",
+            str(tmp_path / "lines.jsonl")]
+    cell = "cell=--genotype random:0 --channels 4 --layers 3 --epochs 1 --batch-size 16"
+    assert accuracy.main([*argv, "quick=--model quicknet --recipe quick --epochs 1", cell]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert [(line["name"], line["seed"]) for line in lines] == [("quick", 0), ("cell", 0), ("quick", 1), ("cell", 1)]
+    assert "| cell " in (told := capsys.readouterr().out) and "25.00 ± 0.00" in told
+    for wrong in ("cell", "cell=--genotype nobody", "cell=--epochs 1"):
+        assert accuracy.main([*argv, wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
 
 
 # ---- bad input
