@@ -4,8 +4,9 @@
     python -m benchmarks.image_sizes --photographs FOLDER... --fits    crop, pad and stretch, for any proportions
 
 FOLDERs: those of the pictures of scikit-image, scikit-learn and matplotlib (skimage/data, sklearn/datasets/images and
-matplotlib/mpl-data/sample_data). The networks are trained by `retrain.py --model`; a forest of 500 trees, with
-scikit-learn's defaults, sees histograms of colours, or of local binary patterns (Ojala et al. 2002), of whole crops.
+matplotlib/mpl-data/sample_data). The networks are trained by `retrain.py --model`, quicknet by its recipe; a forest of
+500 trees, with scikit-learn's defaults, sees histograms of colours, or of local binary patterns (Ojala et al. 2002), of
+whole crops.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.photographs import MATERIALS, SCENES, crops, find
+from models import BASELINES
 
 SIZES = (32, 64, 96, 128)
 NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # in turn around a pixel
@@ -64,8 +66,9 @@ def network(folder: Path, model: str, epochs: int, seed: int, options: list[str]
     """Test accuracy, seconds and peak memory in MB of a training, imports and packing included."""
     with tempfile.TemporaryDirectory() as runs:
         places = ["--data", str(folder), "--data-dir", f"{runs}/data", "--runs-dir", runs, "--name", "one"]
-        recipe = ["--model", model, "--epochs", str(epochs), "--batch-size", "32", "--optimizer", "Adam",
-                  "--lr", "0.001", "--warmup", "0.1", "--seed", str(seed)]
+        recipe = ["--recipe", "quick"] if model in BASELINES else [
+            "--batch-size", "32", "--optimizer", "Adam", "--lr", "0.001", "--warmup", "0.1"]
+        recipe += ["--model", model, "--epochs", str(epochs), "--seed", str(seed)]
         started = time.perf_counter()
         process = subprocess.Popen([sys.executable, "retrain.py", *places, *recipe, *options],
                                    stdout=subprocess.DEVNULL)

@@ -199,7 +199,7 @@ def test_the_table_of_moves_is_whole():
     for old, new in MOVES:
         assert (ROOT / new).exists() and not (ROOT / old).exists(), (old, new)
     assert old_names().search("see data.py") and old_names().search("nas_tuner: lost")
-    assert old_names().search("`training.schedule`") and not old_names().search("training/trial.py, hpo_trial.py")
+    assert old_names().search("`training.train_step`") and not old_names().search("training/trial.py, hpo_trial.py")
 
 
 def test_nothing_speaks_of_files_that_have_moved():

@@ -131,7 +131,7 @@ def not_an_image(folder):
 @pytest.mark.parametrize(("damage", "words"), [
     (remove_all, ["no such folder", "cifar10, digits"]),
     (empty, ["0 classes", "at least 2"]),
-    (one_class, ["1 classes", "at least 2"]),
+    (one_class, ["1 class", "at least 2"]),
     (lacking_in_test, ["'dog'", "test/"]),
     (broken, ["train/cat/0.jpg", "broken"]),
     (zero_bytes, ["train/dog/1.png", "not a picture"]),
