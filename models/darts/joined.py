@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.blocks import BatchNorm2d
 from models.darts.depthwise import as_autocast, convolve
 from models.darts.operations import Chain, DropPath
 from models.kernels import channels_last, usable
@@ -52,8 +53,9 @@ def bundles(nodes: Iterable[nn.Module]) -> list[Bundle]:
 def possible(of_cell: Sequence[Bundle], x: Tensor) -> bool:
     """Whether this is a step of training that the kernels can take."""
     norms = [norm for bundle in of_cell for edge in bundle for _, _, norm in edge.chain.steps()]
-    return bool(norms) and usable(x) and all(norm.training and norm.affine and norm.track_running_stats and
-                                             norm.momentum is not None for norm in norms)
+    return bool(norms) and usable(x) and all(
+        isinstance(norm, BatchNorm2d) and norm.training and norm.affine and norm.track_running_stats and
+        norm.momentum is not None for norm in norms)  # of several processes they are others, over all of them
 
 
 def node_maps(nodes: Sequence[nn.Module], of_cell: Sequence[Bundle], states: Sequence[Tensor]) -> list[Tensor]:

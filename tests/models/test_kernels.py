@@ -1,5 +1,6 @@
 """The kernels for GPUs, by Triton's interpreter on a CPU, against PyTorch's own operations in float64."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -272,6 +273,7 @@ def test_chains_are_joined_in_training_alone(monkeypatch):
     norm.momentum = None
     assert not joined.possible(of_cell, x)
     norm.momentum = 0.1
+    assert not joined.possible(joined.bundles(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(cell)).nodes), x)
     assert not joined.possible(joined.bundles(cell.eval().nodes), x)
 
 
