@@ -49,7 +49,8 @@ def run(config: ClassicNasConfig, tuner: dict[str, Any]) -> None:
     config = trial.fitted(config, pictures)
     loaders = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
-        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed)
+        crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,
+        held_out=config.held_out)
 
     size = len(pictures.classes), pictures.side
     price = cost(sample, *size)

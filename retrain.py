@@ -113,7 +113,7 @@ def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
 def of_batches(config: RetrainConfig) -> dict[str, Any]:
     """The settings that training_batches takes."""
     keys = ("train_size", "val_size", "batch_size", "crop_padding", "flip", "cutout", "seed", "augment", "all_data",
-            "alternate", "crop_border")
+            "alternate", "crop_border", "held_out")
     return {key: getattr(config, key) for key in keys}
 
 

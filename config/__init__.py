@@ -43,8 +43,10 @@ class TrainingConfig(DataConfig):
     """What every script that trains one network has in common."""
 
     train_size: int = setting(0, "training images, a stratified subset; 0: all that validation leaves", minimum=0)
-    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it, or all of val/",
-                            minimum=0)
+    val_size: int = setting(0, "validation images, taken from the training data; 0: a tenth of it, or all of val/; "
+                            "-1: none, all of them are trained on", minimum=-1)
+    held_out: int = setting(0, "images of the training data that no training sees, of which the first val_size are "
+                            "those of validation; 0: as many as these. Not where val/ is given", minimum=0)
     crop_padding: int = setting(4, "random crop: padding on each side, in 32nds of the picture's; 0: off", minimum=0,
                                 maximum=16)
     flip: str = setting("auto", "random horizontal flip; auto: on, but off for digits", choices=("auto", "on", "off"))
@@ -243,7 +245,8 @@ NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop
 
 
 # Settings that checkpoints of earlier versions do not have, and what those computed.
-ADDED = {"balance": False, "alternate": False, "crop_border": "mean", "schedule": "cosine", "bias_factor": 1.0}
+ADDED = {"balance": False, "alternate": False, "crop_border": "mean", "schedule": "cosine", "bias_factor": 1.0,
+         "held_out": 0}
 
 
 def identity(config: TrainingConfig) -> dict[str, Any]:

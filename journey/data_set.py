@@ -52,9 +52,8 @@ def known(config: DataConfig) -> DataSet:
 def assert_splits(data: DataSet, trainings: Iterable[TrainingConfig]) -> None:
     """ValueError if the pictures are too few for what a stage will take of them."""
     for config in trainings:
-        all_data = getattr(config, "all_data", False) or config.val_size < 0
         parts(data.labels, data.given_val, train_size=config.train_size, val_size=config.val_size, seed=config.seed,
-              all_data=all_data, classes=data.classes)
+              all_data=getattr(config, "all_data", False), classes=data.classes, held_out=config.held_out)
 
 
 def changes(config: DataConfig) -> dict[str, Any]:

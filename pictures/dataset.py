@@ -154,14 +154,14 @@ class Loaders(NamedTuple):
 def training_batches(pictures: Pictures, device: torch.device, *, train_size: int, val_size: int, batch_size: int,
                      crop_padding: int, flip: str, cutout: int, seed: int, augment: str = "basic",
                      all_data: bool = False, share: slice = slice(None), alternate: bool = False,
-                     crop_border: str = "mean") -> Loaders:
+                     crop_border: str = "mean", held_out: int = 0) -> Loaders:
     """Split the training images and make their loaders; the arguments are settings of TrainingConfig and RetrainConfig.
 
-    With `all_data` none are set aside for validation; a validation set that was given is one anyhow. `share`: the
-    part of each training batch for this process.
+    With `all_data` none are set aside for validation, but for what is held out; a validation set that was given is one
+    anyhow. `share`: the part of each training batch for this process.
     """
     train, val = parts(pictures.train_labels, pictures.given_val, train_size=train_size, val_size=val_size, seed=seed,
-                       all_data=all_data, classes=pictures.classes)
+                       all_data=all_data, classes=pictures.classes, held_out=held_out)
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device, pictures.side)

@@ -24,45 +24,51 @@ def validation_size(images: int, classes: int) -> int:
 
 
 def parts(labels: np.ndarray, given_val: int, *, train_size: int, val_size: int, seed: int, all_data: bool = False,
-          classes: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray | None]:
+          classes: Sequence[str] = (), held_out: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """Indices into the training data, for training and for validation, if any; sizes as in TrainingConfig.
 
-    The last `given_val` images are a validation set that was given: that it is, and nothing is split off the others.
+    `all_data`, or a val_size of -1: no validation; what is held out is not trained on even then. The last `given_val`
+    images are a validation set that was given: that it is, and nothing is split off the others.
     `classes`: names for messages.
     """
-    own = len(labels) - given_val
+    own, all_data = len(labels) - given_val, all_data or val_size < 0
     if given_val:
         return (everything(labels[:own], train_size, seed),
-                own + everything(labels[own:], 0 if all_data else max(val_size, 0), seed, "val_size"))
-    if all_data:
+                own + everything(labels[own:], 0 if all_data else val_size, seed, "val_size"))
+    if all_data and not held_out:
         return everything(labels, train_size, seed), None
-    return split(labels, train_size, val_size, seed, classes)
+    train, val = split(labels, train_size, 0 if all_data else val_size, seed, classes, held_out)
+    return train, None if all_data else val
 
 
-def split(labels: np.ndarray, train_size: int, val_size: int, seed: int,
-          classes: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+def split(labels: np.ndarray, train_size: int, val_size: int, seed: int, classes: Sequence[str] = (),
+          held_out: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Disjoint, stratified indices (train, validation) into the training data; sizes as in TrainingConfig.
 
-    The first of the stratified order are validation. Where that would leave a class out of either part, its first
-    image goes to validation and its last one to training.
+    The first of the stratified order are held out, and the first of these are validation: with one seed and one number
+    held out none of the trainings sees a picture that another one is judged by, whatever their sizes. Where that would
+    leave a class out of either part, its first image goes to validation and its last one to training.
     """
     n, least = len(labels), len(np.unique(labels))
     _assert_pairs(labels, classes)
-    for key, size in (("val_size", val_size), ("train_size", train_size)):
+    for key, size in (("held_out", held_out), ("val_size", val_size), ("train_size", train_size)):
         if size and size < least:
             raise ValueError(f"{key} = {size}: must be at least {least}, one image a class")
-    aside = val_size or validation_size(n, least)
+    if held_out and val_size > held_out:
+        raise ValueError(f"val_size = {val_size}: must be at most held_out = {held_out}")
+    key, aside = ("held_out", held_out) if held_out else ("val_size", val_size or validation_size(n, least))
     kept = train_size or n - aside
     if kept < least:
-        raise ValueError(f"val_size = {aside}: must leave {least} of {n} images for training, one a class")
+        raise ValueError(f"{key} = {aside}: must leave {least} of {n} images for training, one a class")
     if aside + kept > n:
-        raise ValueError(f"train_size = {train_size} and val_size = {val_size}: at most {n} together" if val_size else
+        told = val_size or held_out
+        raise ValueError(f"train_size = {train_size} and {key} = {aside}: at most {n} together" if told else
                          f"train_size = {train_size}: at most {n - aside} of {n}, validation takes {aside}")
     order = stratified_order(labels, seed)
     free = order[~_firsts(labels[order[::-1]])[::-1]]  # the last one of each class is for training
     val = free[_begin(labels[free], aside)]
     rest = order[~np.isin(order, val)]
-    return rest[_begin(labels[rest], kept)], val
+    return rest[_begin(labels[rest], kept)], val[_begin(labels[val], val_size)] if held_out and val_size else val
 
 
 def everything(labels: np.ndarray, train_size: int, seed: int, key: str = "train_size") -> np.ndarray:

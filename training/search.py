@@ -220,7 +220,7 @@ def search_batches(config: DartsSearchConfig, pictures: Pictures, device: torch.
     train, val = training_batches(
         pictures, device, train_size=config.train_size, val_size=config.val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=config.cutout, seed=config.seed,
-        all_data=config.val_size < 0)
+        held_out=config.held_out)
     index = train.index.cpu().numpy()
     half = len(index) // 2
     if config.batch_size > half:
@@ -239,17 +239,20 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
                       path: Path) -> float:
     """Validation accuracy after the last epoch of the genotype's own network, trained on both halves.
 
-    If the search had no validation images, a tenth of its images is set aside: it has seen them, this network not.
+    If the search had no validation images, those that are held out judge, or a tenth of its own, set aside now: it has
+    seen these, this network not.
     """
     train_size, val_size = config.train_size, config.val_size
-    if val_size < 0 and not pictures.given_val:
+    if val_size < 0 and config.held_out:
+        val_size = 0
+    elif val_size < 0 and not pictures.given_val:
         images = train_size or len(pictures.train_labels)
         val_size = max(images // 10, len(pictures.classes))
         train_size = images - val_size
     loaders = training_batches(
         pictures, device, train_size=train_size, val_size=val_size, batch_size=config.batch_size,
         crop_padding=config.crop_padding, flip=config.flip, cutout=16, seed=config.seed,
-        share=distributed.share(config.batch_size))
+        share=distributed.share(config.batch_size), held_out=config.held_out)
     set_seed(config.seed)
     model = DartsNetwork(found.genotype, 3, config.choice_channels, len(pictures.classes), config.choice_layers,
                          side=pictures.side)

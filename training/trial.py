@@ -120,8 +120,8 @@ def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
     from training.distributed import rank, size
 
     train, _ = parts(pictures.train_labels, pictures.given_val, train_size=config.train_size, val_size=config.val_size,
-                     seed=config.seed, all_data=getattr(config, "all_data", False) or config.val_size < 0,
-                     classes=pictures.classes)
+                     seed=config.seed, all_data=getattr(config, "all_data", False),
+                     classes=pictures.classes, held_out=config.held_out)
     images = len(train) // halves
     there = f"{images}, half of the training images" if halves == 2 else f"the {images} training images"
     if config.batch_size <= images:

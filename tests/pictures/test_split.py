@@ -69,3 +69,23 @@ def test_a_given_validation_set_is_the_validation_set():
     assert train.max() < 40 <= val.min()
     with pytest.raises(ValueError, match=r"^val_size = 13: at most 12, as many as there are"):
         parts(labels, 12, train_size=0, val_size=13, seed=0)
+
+
+@pytest.mark.parametrize("classes", [[300] * 4, [400, 9, 2, 30]])
+def test_no_training_sees_what_another_one_is_judged_by(classes):
+    labels = np.repeat(np.arange(len(classes)), classes)
+    held = set(split(labels, 0, 0, 0, held_out=100)[1])
+    assert len(held) == 100 and held == set(split(labels, 0, 100, 0)[1])
+    for train_size, val_size in ((0, 0), (0, 10), (40, 10), (200, 100), (0, -1), (40, -1)):
+        train, val = parts(labels, 0, train_size=train_size, val_size=val_size, seed=0, held_out=100)
+        assert len(train) == (train_size or len(labels) - 100) and not set(train) & held
+        assert val is None if val_size < 0 else set(val) <= held and len(val) == (val_size or 100)
+        assert val is None or set(labels[val]) == set(range(len(classes)))
+    train, val = parts(labels, 0, train_size=0, val_size=-1, seed=0)
+    assert len(train) == len(labels) and val is None
+    with pytest.raises(ValueError, match=r"^val_size = 101: must be at most held_out = 100$"):
+        split(labels, 0, 101, 0, held_out=100)
+    with pytest.raises(ValueError, match=r"^held_out = 2: must be at least 4"):
+        split(labels, 0, 0, 0, held_out=2)
+    with pytest.raises(ValueError, match=rf"^train_size = {len(labels)} and held_out = 100: at most {len(labels)}"):
+        split(labels, len(labels), 0, 0, held_out=100)
