@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from config import ClassicNasConfig, merge
 from files import atomic_write, read_json, write_json
 from training import trial
+from training.best import best_parameters, of_stage1
 
 if TYPE_CHECKING:
     from models.mobilenet_space.space import Cost
 
 SEARCH_SPACE = "search_space_classic_nas.json"
-BEST_SCHEMA = 1  # of the best.json that experiment.py writes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,6 +83,7 @@ def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType(
     config = merge(ClassicNasConfig, {**found, **given}, optimizer=OPTIMIZERS)
     if config.test and trial.under_nni():
         raise ValueError("test: not under NNI, whose tuner would choose by it; train the best network alone, by --arch")
+    trial.assert_judged(config)
     origin = {**dict.fromkeys(found, source), **dict.fromkeys(given, "command line")}
     print(", ".join(f"{key} {getattr(config, key)} ({origin.get(key, 'default')})" for key in ("lr", "optimizer")))
     return config
@@ -92,27 +93,12 @@ def stage1(file: str) -> dict[str, Any]:
     """lr and optimizer of stage 1's best.json; ValueError names the file."""
     from training.optimizers import OPTIMIZERS
 
-    found = {key: value for key, value in best_parameters(file).items() if key in ("lr", "optimizer")}
-    for key in ("lr", "optimizer"):
-        if key not in found:
-            raise ValueError(f"{file}: its best trial has no {key}; a result of stage 1 is wanted")
+    found = of_stage1(file, ("lr", "optimizer"))
     try:
         merge(ClassicNasConfig, found, optimizer=OPTIMIZERS)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return found
-
-
-def best_parameters(file: str) -> dict[str, Any]:
-    """What the best trial of an experiment ran, by its best.json."""
-    best = read_json(file)
-    if not isinstance(best, dict) or best.get("schema") != BEST_SCHEMA:
-        schema = best.get("schema") if isinstance(best, dict) else None
-        raise ValueError(f"{file}: schema {schema!r}, this version reads {BEST_SCHEMA}; run the stage again, or "
-                         "delete the file")
-    if not isinstance(best.get("parameters"), dict):
-        raise ValueError(f"{file}: parameters {best.get('parameters')!r} must be an object of names and values")
-    return best["parameters"]
 
 
 # ---- the architecture

@@ -2,6 +2,7 @@
 
     python experiment.py run config_hpo.yml                                         as trials of an NNI experiment
     python hpo_trial.py --model resnet18 --optimizer Adam --lr 0.001 --data digits  alone
+    python hpo_trial.py --best runs/hpo/best.json --epochs 90                       the best combination, for longer
 
 Reports validation accuracy, after each epoch and at the end. The test set is never read.
 """
@@ -11,6 +12,7 @@ from typing import Any
 
 from config import HpoConfig, merge
 from training import trial
+from training.best import of_stage1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,11 +20,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def settings(given: dict[str, Any], tuner: dict[str, Any]) -> HpoConfig:
-    """Default < `given`, the command line < `tuner`."""
+    """Default < the best trial of an experiment, if one is named < `given`, the command line < `tuner`."""
     from models import MODELS  # torch and what stands on it: slow to import
     from training.optimizers import OPTIMIZERS
 
-    return merge(HpoConfig, given, tuner, model=MODELS, optimizer=OPTIMIZERS)
+    found = of_stage1(given["best"], ("model", "optimizer", "lr")) if given.get("best") else {}
+    config = merge(HpoConfig, {**found, **given}, tuner, model=MODELS, optimizer=OPTIMIZERS)
+    trial.assert_judged(config)
+    return config
 
 
 def run(config: HpoConfig, tuner: dict[str, Any]) -> None:

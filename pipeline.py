@@ -32,24 +32,30 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
 from guard import preflight, web_server
-from journey.budgets import STAGES, PipelineConfig, cores_seconds, fitted, overrides
+from journey.budgets import CONTROLS, SETTINGS, PipelineConfig, cores_seconds, fitted, overrides, stages_of
 from journey.data_set import assert_splits, changes, known, loaded, write_test_pictures
+from journey.finalists import BOARD, FOLDERS
 from journey.plan import ABSENT, BEGUN, FINISHED, ROOT, Plan
 from journey.processes import at_work, execute
-from journey.stages import ExperimentStage, ReportStage, RunStage
+from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
+from journey.trainings import RefitStage, RunStage
 from pictures.known import DATASETS
+from pictures.split import validation_size
 from training.progress import duration
 from training.stopping import Signals
 
 LOW_DISK = 200e6  # bytes
 FOLDED = 80  # columns of a printed command, from where the next option begins a new line
-AnyStage = ExperimentStage | RunStage | ReportStage
+AnyStage = ExperimentStage | RunStage | RefitStage | LeaderboardStage | ReportStage
+NEEDS = {"hpo_final": ("hpo", "hpo/best.json"), "nas_final": ("classic_nas", "classic_nas/best.json"),
+         "retrain": ("darts", f"{FOLDERS['darts']}/genotype.json")}  # a stage, and what it leaves
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(argv: list[str]) -> int:
-    config = merge(PipelineConfig, command_line(PipelineConfig, argv, __doc__.splitlines()[0]))
+    given = command_line(PipelineConfig, argv, __doc__.splitlines()[0])
+    config = merge(PipelineConfig, {"refit": given.get("budget") == "full", **given})
     runs = Path(place(config.runs_dir))
     print(f"{'# ' * config.dry_run}looking at the settings, and the pictures of {config.data}", flush=True)
     stages = plan(config, runs)
@@ -84,28 +91,37 @@ def run(argv: list[str]) -> int:
 
 def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
     """The stages that are wanted, in order, with their settings."""
-    given, wanted = overrides(config.set), config.stages or STAGES
+    given, wanted = overrides(config.set, config.budget), config.stages or stages_of(config.budget)
     config = dataclasses.replace(config, data_dir=place(config.data_dir),
                                  data=config.data if config.data in DATASETS else place(config.data))
     data = known(config) if config.dry_run and config.data in DATASETS else loaded(config)
     print(textwrap.indent(data.lines, "# " * config.dry_run), flush=True)
     after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
     shared = Plan(runs, config.data, config.data_dir, config.budget, config.seed, data.checksum, len(data.classes),
-                  data.images, after_hpo, changes(config), data.side)
-    if "retrain" in wanted and "darts" not in wanted and not (runs / "darts_search/search/genotype.json").exists():
-        raise ValueError("stages = retrain: needs the genotype.json of darts, which is not there yet; add darts")
-    found: list[AnyStage] = []
-    for name in (name for name in STAGES if name in wanted):
-        if name == "report":
-            found.append(ReportStage(shared))
-            continue
-        kind = ExperimentStage if name in ("hpo", "classic_nas") else RunStage
-        table = fitted(config.budget, name, data.images, len(data.classes), data.given_val)
-        found.append(kind(name, shared, {**table, **given[name]}))
+                  data.images, after_hpo, changes(config), data.side,
+                  0 if data.given_val else validation_size(data.images, len(data.classes)))
+    for name, (before, file) in NEEDS.items():
+        if name in wanted and before not in wanted and not (runs / file).exists():
+            raise ValueError(f"stages = {name}: needs the {Path(file).name} of {before}, which is not there yet; add "
+                             f"{before}")
+    tables = {name: {**fitted(config.budget, name, data.images, len(data.classes), data.given_val),
+                     **given.get(CONTROLS.get(name, ""), {}), **given[name]}
+              for name in SETTINGS if name in stages_of(config.budget)}
+    found: list[AnyStage] = [(ExperimentStage if name in ("hpo", "classic_nas") else RunStage)(name, shared, table)
+                             for name, table in tables.items() if name in wanted]
     for stage in found:
         stage.config()  # every mistake in a setting is told before anything starts
-    assert_splits(data, [stage.training() for stage in found if not isinstance(stage, ReportStage)])
-    return found
+    assert_splits(data, [stage.training() for stage in found])
+    if config.refit and data.given_val:
+        print("no refit: the validation pictures are given, and never trained on", flush=True)
+    return [*found, *ends(shared, wanted, tables, config.refit and not data.given_val)]
+
+
+def ends(plan: Plan, wanted: Collection[str], tables: dict[str, dict[str, Any]], refit: bool) -> list[AnyStage]:
+    """What follows the trainings, whose settings are `tables`."""
+    choice = [LeaderboardStage(plan, tested=False), RefitStage(plan, tables)] if refit else []
+    board = [*choice, LeaderboardStage(plan)] if "leaderboard" in wanted else []
+    return [*board, *([ReportStage(plan)] if "report" in wanted else [])]
 
 
 def place(path: str) -> str:
@@ -118,7 +134,9 @@ def show(stages: list[AnyStage], resume: bool) -> int:
     for stage in stages:
         progress = stage.progress() if resume else ABSENT
         print(f"\n# {stage.name}" + (": finished, would be skipped" if progress == FINISHED else ""))
-        if progress != FINISHED:
+        if isinstance(stage, RefitStage) and not (stage.plan.runs / BOARD).exists():
+            print("# the training of the winner once more, on all pictures: which one, the choice before tells")
+        elif progress != FINISHED:
             print(folded(stage.command(progress == BEGUN)))
     return 0
 
@@ -135,7 +153,8 @@ def folded(command: list[str]) -> str:
 
 
 def assert_new(runs: Path, resume: bool) -> None:
-    made = [name for name in ("hpo", "classic_nas", "darts_search", "retrain", "report.html") if (runs / name).exists()]
+    made = [name for name in ("hpo", "classic_nas", "darts_search", "retrain", BOARD, "report.html")
+            if (runs / name).exists()]
     if made and not resume:
         raise ValueError(f"runs_dir = {str(runs)!r}: holds results already ({', '.join(made)}); --resume goes on with "
                          "them, another --runs-dir begins anew")
@@ -185,6 +204,8 @@ def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signal
             return 1
         taken[stage.name] = time.monotonic() - begun
         print(f"== {stage.name} took {duration(taken[stage.name])}: {stage.outcome()}", flush=True)
+        if stage.name == "baseline" and stage.model() and len(stages) > len(taken) + 1:
+            first(stage, stages, do)
     finish(stages, time.monotonic() - started)
     return 0
 
@@ -210,16 +231,26 @@ def advice(runs: Path, resume: str) -> str:
 # ---- the end
 
 
+def first(baseline: AnyStage, stages: list[AnyStage], do: Callable[[list[str]], int]) -> None:
+    """The baseline as model.pt, and a page about it, while the searches run."""
+    print("a first network, until the leaderboard has chosen:")
+    export(baseline.model(), baseline.plan.runs)
+    for stage in stages:
+        if isinstance(stage, ReportStage):
+            do(stage.command())
+
+
 def finish(stages: list[AnyStage], seconds: float) -> None:
-    """Put the final network beside the report, with its card, and tell what there is."""
+    """Tell what there is; without a leaderboard the last network that was trained becomes model.pt."""
     runs, plan = stages[0].plan.runs, stages[0].plan
     print(f"\n== done in {duration(seconds)}")
     for stage in stages:
         if stage.name in ("hpo", "classic_nas"):
             print(f"{stage.name + ':':12} {stage.outcome()}")
-    model = next((stage.model() for stage in reversed(stages) if not isinstance(stage, ReportStage) and stage.model()),
-                 None)
-    if model:
+    model = next((stage.model() for stage in reversed(stages) if stage.model()), None)
+    if any(isinstance(stage, LeaderboardStage) for stage in stages):
+        headline(runs)
+    elif model:
         export(model, runs)
     if (page := runs / "report.html").exists():
         print(f"report:      {page}")
@@ -228,6 +259,16 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
         tested = write_test_pictures({"data": plan.data, "data_dir": plan.data_dir, **plan.data_set}, table)
         words = ["--model", str(runs / "model.pt"), "--images", str(table) if tested else "FOLDER"]
         print(f"try:         {to_copy('predict.py', *words)}")
+
+
+def headline(runs: Path) -> None:
+    """The winner of the leaderboard."""
+    board = read_json(runs / BOARD)
+    best, test = board["rows"][0], board["exported"]["test"]
+    print(f"network:     {best['network']}, {best['parameters']:,} parameters: {board['chosen']}")
+    print(f"accuracy:    {test['accuracy']:.2%} test accuracy on {test['images']} pictures")
+    print(f"leaderboard: {runs / 'leaderboard.csv'}")
+    print(f"model:       {runs / 'model.pt'}, described in {runs / 'MODEL_CARD.md'}")
 
 
 def export(model: Path, runs: Path) -> None:

@@ -10,13 +10,13 @@
     torchrun --nproc-per-node 4 retrain.py --genotype DARTS_V2              on four GPUs
 
 The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
-then are the test images read. `--no-all-data` sets images aside and validates each epoch; by a validation set that is
-given (val/) each epoch is validated anyhow, and it is never trained on. Two things differ from the
-published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The long
-recipe averages the weights over about 0.7 per cent of the training. The quick recipe is that of airbench94
+then are the test images read (`--no-test`: not then). `--no-all-data` sets images aside and validates each epoch; by a
+validation set that is given (val/) each epoch is validated anyhow, and it is never trained on. Two things differ from
+the published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The
+long recipe averages the weights over about 0.7 per cent of the training. The quick recipe is that of airbench94
 (arXiv:2404.00498), for quicknet alone; where --batch-size and --lr are not given, they follow from the number of
-training images. Without validation NNI gets the training
-accuracy as its metric, since nothing may be chosen by the test set, and `test_accuracy` beside it.
+training images. Without validation NNI gets the training accuracy as its metric, since nothing may be chosen by the
+test set, and `test_accuracy` beside it.
 
 SIGTERM and Ctrl-C let the running step finish and write a checkpoint. A run that goes on from it ends with the weights
 of a run without a stop: bitwise on a CPU, with one number of threads; a GPU adds in another order each time. Exit code
@@ -80,12 +80,13 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     config = trial.fitted(config, pictures)
     loaders = training_batches(pictures, device, share=share(config.batch_size), **of_batches(config))
 
+    test = final_batches(pictures, loaders.train.normalization, config.batch_size) if config.test else None
     set_seed(config.seed)
     model, network = build(config, genotype, len(pictures.classes), pictures.side)
 
     trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
                 architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
-                test=final_batches(pictures, loaders.train.normalization, config.batch_size),
+                test=test,
                 auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True)
 
 

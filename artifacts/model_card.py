@@ -76,6 +76,9 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
     yield from table({key: config[key] for key in RECIPE if key in config} or {"settings": None})
     yield from ("## Figures", "")
     yield from table(figures(known))
+    if known.get("chosen"):
+        yield from (f"Chosen from the finalists of all stages of a pipeline: {known['chosen']}."
+                    + (" The test pictures were read after that." if known.get("test") else ""), "")
     yield from (LAST_EPOCH, "", "## Limits", "", *limits(trained), "", "## How to load", "")
     yield from loading(folder, trained.side)
 

@@ -87,6 +87,8 @@ class HpoConfig(TrainingConfig):
     """hpo_trial.py: one network of the zoo, one optimizer, one learning rate."""
 
     model: str = setting("resnet18", "network of the zoo")
+    best: str = setting("", "train the model, optimizer and lr of the best trial in this best.json of stage 1, as far "
+                        "as the command line does not name them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +192,7 @@ class RetrainConfig(TrainingConfig):
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", minimum=0)
     cutout: int = setting(16, "side of the square that cutout blanks, in 32nds of the picture's; 0: off", minimum=0,
                           maximum=32)
+    test: bool = setting(True, "test the network after its last epoch; no: the test pictures are not read")
     tta: bool = setting(False, "test by the mean of several views of each picture too, shifted and mirrored: "
                         "result.json has both")
     branches: bool = branches()
@@ -223,6 +226,19 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LeaderboardConfig:
+    """leaderboard.py: the finalists of a pipeline, judged by the same pictures."""
+
+    runs: str = setting("runs/pipeline", "folder of the results of pipeline.py")
+    test: bool = setting(True, "read the test pictures, after the choice, for all networks at once")
+    device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = setting("auto", "auto: as for training", choices=("auto", "fp32", "bf16"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """report.py: one page with all results."""
 
@@ -239,9 +255,9 @@ class ReportConfig:
 # set is recognised by its checksum, wherever it lies, and an architecture by its choices, wherever they come from.)
 NOT_COMPUTED = frozenset({"data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit",
                           "device", "runs_dir", "name", "resume", "overwrite", "arch", "baseline", "max_params",
-                          "max_macs", "hpo_best", "test", "write_search_space", "form", "fused", "graph", "branches",
-                          "recompute", "seeds", "genotype", "recipe", "preset", "checkpoint_minutes", "format",
-                          "tta"})
+                          "max_macs", "hpo_best", "best", "test", "write_search_space", "form", "fused", "graph",
+                          "branches", "recompute", "seeds", "genotype", "recipe", "preset", "checkpoint_minutes",
+                          "format", "tta"})
 
 
 # Settings that checkpoints of earlier versions do not have, and what those computed.

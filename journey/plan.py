@@ -14,7 +14,8 @@ from journey.budgets import SETTINGS
 ABSENT, BEGUN, FINISHED = "absent", "begun", "finished"
 PLACES = ("trialCommand", "experimentWorkingDirectory", "trialCodeDirectory", "searchSpaceFile")
 OURS = ("data", "data_dir", "test_share", "skip_broken", "drop_duplicates", "image_size", "fit", "seed", "runs_dir",
-        "name", "resume", "overwrite", "hpo_best", "genotype", *PLACES[:2])
+        "name", "resume", "overwrite", "held_out", "all_data", "test", "hpo_best", "best", "arch", "baseline",
+        "genotype", *PLACES[:2])
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,9 +34,11 @@ class Plan:
     after_hpo: bool  # whether stage 2 takes lr and optimizer from stage 1
     data_set: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # settings of it that are not the defaults
     side: int = 32  # of the pictures
+    held_out: int = 0  # of the training data, for the leaderboard: no stage trains on them
 
     def shared(self) -> dict[str, Any]:
-        return {"data": self.data, "data_dir": self.data_dir, **self.data_set, "seed": self.seed}
+        held_out = {"held_out": self.held_out} if self.held_out else {}
+        return {"data": self.data, "data_dir": self.data_dir, **self.data_set, "seed": self.seed, **held_out}
 
 
 def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

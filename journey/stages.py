@@ -1,7 +1,7 @@
-"""The stages of pipeline.py: the command of each, and how far its results are.
+"""The stages of pipeline.py that are NNI experiments, and its last ones: the command of each, how far its results are.
 
 How far a stage is, is read from what it has computed, never from a note about it: an experiment is finished if its
-best.json says that NNI came to its end, a search or a training if it has its result.json, which is written last.
+best.json says that NNI came to its end. The stages that train or search by themselves: trainings.py.
 """
 
 import contextlib
@@ -11,16 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from config import merge
 from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
 from guard.registry import Experiment
 from guard.trials import BAD
-from journey.budgets import EXPERIMENTS, SETTINGS, is_training
+from journey.budgets import EXPERIMENTS, is_training
+from journey.finalists import BOARD, finalists, made_of
 from journey.plan import ABSENT, BEGUN, FINISHED, PLACES, ROOT, Plan, Stage, assert_pictures, assert_same
-
-SEARCH, FINAL = "darts_search/search", "retrain/final"  # folders of stage 3's two runs
 
 # ---- hpo and classic_nas
 
@@ -151,68 +149,38 @@ class ExperimentStage(Stage):
         return best.folder / "model.pt" if best else None
 
 
-# ---- darts and retrain
+# ---- leaderboard
 
 
-class RunStage(Stage):
-    """A search or a training by a script of its own, in one run's folder."""
+class LeaderboardStage:
+    """The finalists by validation and, unless `tested` is false, by the test pictures; the winner is exported."""
 
-    @property
-    def path(self) -> Path:
-        return self.plan.runs / (SEARCH if self.name == "darts" else FINAL)
-
-    @property
-    def genotype(self) -> Path:
-        return self.plan.runs / SEARCH / "genotype.json"
+    def __init__(self, plan: Plan, tested: bool = True) -> None:
+        self.plan, self.tested = plan, tested
+        self.name = "leaderboard" if tested else "choice"
 
     def command(self, go_on: bool = False) -> list[str]:
-        script = "darts_search.py" if self.name == "darts" else "retrain.py"
-        half = ["--overwrite"] if go_on and (self.path / "result.json").exists() else []  # what has lost its checkpoint
-        how = ["--resume"] if go_on and self._begun() else half
-        return [sys.executable, script, *self.words(self.settings()), *how]
-
-    def _begun(self) -> bool:
-        """Whether there is a checkpoint, of several searches that of any."""
-        return any(self.path.glob("checkpoint.pt")) or any(self.path.glob("seed*/checkpoint.pt"))
-
-    def settings(self) -> dict[str, Any]:
-        cells = {"genotype": self.genotype} if self.name == "retrain" else {}
-        place = {"runs_dir": self.plan.runs, "name": self.path.name}
-        return {**cells, **self.plan.shared(), **self.given, **place}
+        words = [] if self.tested else ["--no-test"]
+        return [sys.executable, "leaderboard.py", "--runs", str(self.plan.runs), *words]
 
     def config(self) -> dict[str, Any]:
-        """The settings that decide over the results; ValueError for one that there is not."""
-        for key in self.given:
-            if not is_training(self.name, key):
-                merge(SETTINGS[self.name], {key: None})  # which names the nearest one
-        return self.computes(list(self.words(self.settings())))
+        return {}
 
     def progress(self) -> str:
-        result, wanted = read_object(self.path / "result.json"), self.config()
-        if result is None:
-            return BEGUN if self._begun() else ABSENT
-        given = self.given
-        if sets := {key: given[key] for key in ("recipe", "preset") if given.get(key, "") not in ("", "standard")}:
-            # which settings these stand for the scripts alone know
-            wanted = {key: value for key, value in wanted.items() if key in given} | sets
-        assert_same(self.path, result["config"], wanted)
-        assert_pictures(self.path, self.plan, result)
-        if self.name == "retrain" and (cells := read_object(self.genotype)):
-            assert_same(self.path, result["architecture"], {key: cells[key] for key in result["architecture"]})
-        leaves = self.genotype if self.name == "darts" else self.path / "model.pt"
-        return FINISHED if leaves.exists() else BEGUN
+        board = read_object(self.plan.runs / BOARD) or {}
+        same = board.get("made_of") == made_of(self.plan.runs, finalists(self.plan.runs))
+        return FINISHED if same and (board.get("tested") or not self.tested) else ABSENT
 
     def seconds(self) -> float | None:
-        return (read_object(self.path / "result.json") or {}).get("wall_seconds")
+        return None
 
     def outcome(self) -> str:
-        result = read_json(self.path / "result.json")
-        if self.name == "darts":
-            return f"cells found, {result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
-        return f"test accuracy {result['test']['accuracy']:.2%}"
+        board = read_json(self.plan.runs / BOARD)
+        best = board["rows"][0]
+        return f"{best['network']} ({best['stage']}), validation accuracy {best['validation']['accuracy']:.2%}"
 
     def model(self) -> Path | None:
-        return self.path / "model.pt" if self.name == "retrain" else None
+        return None
 
 
 # ---- report
@@ -233,7 +201,7 @@ class ReportStage:
         return {}
 
     def progress(self) -> str:
-        sources = [file for name in ("*/best.json", "*/*/result.json") for file in self.plan.runs.glob(name)]
+        sources = [file for name in ("*/best.json", "*/*/result.json", BOARD) for file in self.plan.runs.glob(name)]
         newest = max((file.stat().st_mtime for file in sources), default=0.0)
         return FINISHED if self.page.exists() and self.page.stat().st_mtime > newest else ABSENT
 
@@ -242,3 +210,6 @@ class ReportStage:
 
     def outcome(self) -> str:
         return str(self.page)
+
+    def model(self) -> Path | None:
+        return None

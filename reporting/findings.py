@@ -7,13 +7,13 @@ Nothing that is broken raises: it is told in `problems`, and the rest is kept.
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from files import read_json
+from files import read_json, read_object
 from guard import processes, registry
 from guard.results import Results, load
 from guard.results_view import finite, read_csv, write_best, write_csv
@@ -21,6 +21,7 @@ from guard.trials import Trial
 
 DEPTH = 5  # of folders: runs/<pipeline>/<stage>/<name>/seed<number>
 STAGES = ("hpo", "classic_nas", "darts_search", "retrain")  # folders of runs
+BOARD = "leaderboard.json"  # of a pipeline, in the folder of its results
 OBJECTS = ("config", "data")  # what a result must hold as objects to be shown at all
 
 
@@ -82,6 +83,7 @@ class Group:
 
     experiments: list[Experiment] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    boards: dict[str, dict[str, Any]] = field(default_factory=dict)  # leaderboards, by their folders
 
 
 @dataclass
@@ -93,7 +95,8 @@ class Findings:
 def find(folder: Path) -> Findings:
     """Everything below `folder`; those groups first that have read the test set, then those with most results."""
     problems: list[str] = []
-    found = [*_experiments(folder, problems), *_runs(folder, problems)]
+    boards = dict(_boards(folder, problems))
+    found = [*_experiments(folder, problems), *_judged(folder, _runs(folder, problems), boards)]
     groups: dict[Origin, Group] = {}
     named: dict[tuple[str, str], Origin] = {}  # one data set may lie in several places
     for one in found:
@@ -101,6 +104,9 @@ def find(folder: Path) -> Findings:
         group = groups.setdefault(origin, Group())
         (group.experiments if isinstance(one, Experiment) else group.runs).append(one)
     _settle(groups)
+    for origin, group in groups.items():
+        group.boards = {name: board for name, board in boards.items() if board["data"]["checksum"] == origin.checksum
+                        and any(run.name == exported(name, board) for run in group.runs)}
     for group in groups.values():
         group.runs.sort(key=lambda run: (-finished(run), run.name))
 
@@ -135,6 +141,41 @@ def origin_of(result: dict[str, Any]) -> Origin:
     data, versions = result["data"], result.get("versions")
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else ""
     return Origin(str(data.get("name", "unknown data")), str(data.get("checksum", "")), text)
+
+
+# ---- leaderboards
+
+
+def _boards(folder: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of the pipelines there, by their folders below it."""
+    for file in sorted([*folder.glob(BOARD), *folder.glob(f"*/{BOARD}")]):
+        name = file.parent.relative_to(folder).as_posix()
+        board = _object(file, name, problems)
+        if board and not (isinstance(board.get("rows"), list) and board["rows"]
+                          and all(isinstance(board.get(key), dict) for key in ("data", "exported"))):
+            problems.append(f"`{name}/{BOARD}`: not a whole leaderboard; not shown")
+        elif board:
+            yield name, board
+
+
+def _judged(folder: Path, runs: Iterator[Run], boards: dict[str, dict[str, Any]]) -> Iterator[Run]:
+    """The runs; the network that a leaderboard has exported with the figures of its test, be it a trial of NNI's."""
+    found = {run.name: run for run in runs}
+    for place, board in boards.items():
+        name = exported(place, board)
+        run, path = found.get(name), folder / name
+        if run is None and (result := read_object(path / "result.json")) and not _lacks(result):
+            run = Run(path, name, str(result.get("stage")), result["config"], _lines(path / "metrics.jsonl", name, []),
+                      result)
+        if run and run.result:
+            found[name] = replace(run, result=run.result | {key: board["exported"][key] for key in ("test",)
+                                                            if board["exported"].get(key)})
+    yield from found.values()
+
+
+def exported(name: str, board: dict[str, Any]) -> str:
+    """The run that a leaderboard in folder `name` has exported, below the runs folder."""
+    return (Path(name) / str(board["exported"].get("folder"))).as_posix()
 
 
 # ---- runs

@@ -2,15 +2,17 @@
 or broken, and where everything comes from."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from reporting import experiments, stages
 from reporting.blocks import Block, Bullets, Details, Facts, Heading, Table, Text
 from reporting.data_section import data_blocks
 from reporting.final_test import FinalTest
-from reporting.findings import Findings, Group, Origin, Run, tests
+from reporting.findings import Findings, Group, Origin, Run, exported, tests
+from reporting.leaderboard import board_blocks
 from reporting.tested import read, test_blocks, told
 from reporting.words import (
     UNKNOWN,
@@ -78,6 +80,7 @@ def _group_blocks(origin: Origin, group: Group, problems: list[str], predict: bo
     """The answer, and the rest. What one broken result breaks is told and left out."""
     answer: list[Block] = []
     blocks: list[Block] = []
+    boards = group.boards.values()
 
     def add(name: str, make: Callable[[], list[Block]], to: list[Block] = blocks) -> None:
         try:
@@ -88,6 +91,8 @@ def _group_blocks(origin: Origin, group: Group, problems: list[str], predict: bo
 
     tested = {run.name: read(run, predict, device) for run in group.runs if tests(run)}
     add("headline", lambda: headline(group), answer)
+    for board in boards:
+        add("leaderboard", lambda board=board: board_blocks(board), answer)
     commits = sorted({str((run.result or {}).get("commit")) for run in group.runs if run.result})
     if len(commits) > 1:
         blocks.append(Text(f"These results come from {len(commits)} states of the code, commits {', '.join(commits)}: "
@@ -118,7 +123,7 @@ def _data(origin: Origin, group: Group, tested: dict[str, tuple[FinalTest | None
     """The data set as the chosen training saw it; if there is none, as the newest run, or an experiment's best."""
     final = [run for run in group.runs if tests(run) and not run.result.get("diverged")]
     if final:
-        run, _ = chosen(final)
+        run, _ = chosen(final, group.boards)
         return data_blocks(origin, run.result, run.config, tested[run.name][0] or told(run))
     results = [run.result for run in group.runs if run.result]
     results += [one.best["result"] for one in group.experiments if one.best and one.best.get("result")]
@@ -132,7 +137,7 @@ def headline(group: Group) -> list[Block]:
     """The network to take, and what it is worth."""
     tested = [run for run in group.runs if tests(run) and not run.result.get("diverged")]
     if tested:
-        run, rule = chosen(tested)
+        run, rule = chosen(tested, group.boards)
         result, test = run.result, tests(run)
         epoch = (result.get("last") or {}).get("epoch", result["config"].get("epochs", UNKNOWN))
         return [*_lead(test, run), Facts([
@@ -184,8 +189,13 @@ def _times(result: dict[str, Any], group: Group) -> list[tuple[str, str]]:
             (duration(sum(trials) + sum(runs)), "of computing for all results of this part")]
 
 
-def chosen(tested: list[Run]) -> tuple[Run, str]:
-    """By validation where all have seen the same pictures of it, else the newest; never by the test."""
+def chosen(tested: list[Run], boards: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> tuple[Run, str]:
+    """By a leaderboard; without one by validation where all have seen the same pictures of it, else the newest; never
+    by the test."""
+    for run in tested:
+        for name, board in boards.items():
+            if run.name == exported(name, board):
+                return run, f"By the leaderboard: {board['chosen']}."
     if len(tested) == 1:
         return tested[0], "It is the only finished one of the final trainings."
     splits = {tuple((run.result["data"] | run.config).get(key) for key in ("train_images", "val_images", "seed"))

@@ -56,6 +56,12 @@ def under_nni() -> bool:
     return "NNI_PLATFORM" in os.environ or SAMPLES in os.environ
 
 
+def assert_judged(config: TrainingConfig) -> None:
+    """ValueError for a trial without validation: the tuner would choose by what it was trained on."""
+    if config.val_size < 0 and under_nni():
+        raise ValueError(f"val_size = {config.val_size}: not under NNI, whose tuner chooses by validation; at least 0")
+
+
 def ask() -> dict[str, Any]:
     """The tuner's parameters, {} without NNI. To be called exactly once, before anything slow or able to fail.
 
