@@ -2,6 +2,7 @@
 
     python leaderboard.py --runs runs/pipeline             what pipeline.py does at its end
     python leaderboard.py --runs runs/pipeline --no-test   the choice alone: the test pictures are not read
+    python leaderboard.py --runs runs/pipeline --no-tta    quicker: each picture as it is, and not shifted and mirrored
 
 Every finalist is judged by the same validation pictures, which no training has seen, after its last epoch. The most
 accurate wins; of those that differ from it by less than the standard error of the difference, counted by the pictures
@@ -107,7 +108,7 @@ def judged(there: list[Finalist], left_out: list[dict[str, str]], pictures: "Pic
             unseen.append(one)
     if not unseen:
         raise ValueError(f"runs = {str(runs)!r}: every finalist has seen validation pictures of another one")
-    judges = [judging.Judge(one.folder / "model.pt", pictures, device, config.precision) for one in unseen]
+    judges = [judging.Judge(one.folder / "model.pt", pictures, device, config.precision, config.tta) for one in unseen]
     answers = [judge.validation(index) for judge in judges]
     labels = pictures.train_labels[index]
     rows = [row(one, judge, runs) | {"validation": judging.figures(answer, labels)}
@@ -120,7 +121,7 @@ def judged(there: list[Finalist], left_out: list[dict[str, str]], pictures: "Pic
     again = refitted(runs, rows[winner]["stage"])
     exported, refit = (unseen[winner].folder, judges[winner]), None
     if again:
-        exported = again, judging.Judge(again / "model.pt", pictures, device, config.precision)
+        exported = again, judging.Judge(again / "model.pt", pictures, device, config.precision, config.tta)
         refit = row(unseen[winner]._replace(folder=again, result=read_json(again / "result.json")), exported[1], runs)
     of_test = test(rows, judges, refit, exported[1], pictures) if config.test else None
 

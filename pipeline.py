@@ -25,37 +25,30 @@ Exit code 0: all done. 1: a stage failed. 2: a mistake in the command, the data 
 started. 129, 130, 143: interrupted by SIGHUP, SIGINT, SIGTERM, and stopped cleanly.
 """
 
-import dataclasses
-import os
 import shlex
 import shutil
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
 from guard import preflight, web_server
-from journey.budgets import CONTROLS, SETTINGS, PipelineConfig, cores_seconds, fitted, overrides, stages_of
-from journey.data_set import assert_splits, changes, known, loaded, write_test_pictures
-from journey.finalists import BOARD, FOLDERS
-from journey.plan import ABSENT, BEGUN, FINISHED, ROOT, Plan
+from journey.budgets import PipelineConfig, cores_seconds
+from journey.data_set import write_test_pictures
+from journey.finalists import BOARD
+from journey.minutes import Timetable
+from journey.plan import ABSENT, BEGUN, FINISHED, ROOT
+from journey.planning import AnyStage, place, plan
 from journey.processes import at_work, execute
 from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
-from journey.trainings import RefitStage, RunStage
-from pictures.known import DATASETS
-from pictures.split import validation_size
+from journey.trainings import RefitStage
 from training.progress import duration
 from training.stopping import Signals
 
 LOW_DISK = 200e6  # bytes
 FOLDED = 80  # columns of a printed command, from where the next option begins a new line
-AnyStage = ExperimentStage | RunStage | RefitStage | LeaderboardStage | ReportStage
-NEEDS = {"hpo_final": ("hpo", "hpo/best.json"), "nas_final": ("classic_nas", "classic_nas/best.json"),
-         "retrain": ("darts", f"{FOLDERS['darts']}/genotype.json")}  # a stage, and what it leaves
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +60,7 @@ def run(argv: list[str]) -> int:
     config = merge(PipelineConfig, {"refit": given.get("budget") == "full", **given})
     runs = Path(place(config.runs_dir))
     print(f"{'# ' * config.dry_run}looking at the settings, and the pictures of {config.data}", flush=True)
-    stages = plan(config, runs)
+    stages, timetable = plan(config, runs)
     if config.dry_run:
         return show(stages, config.resume)
     assert_new(runs, config.resume)
@@ -80,53 +73,14 @@ def run(argv: list[str]) -> int:
         with Signals() as signals:
             try:
                 go_on = again(argv)
-                return work(stages, lambda command: execute(command, ROOT, lock, signals, go_on), signals, go_on)
+                return work(stages, lambda command: execute(command, ROOT, lock, signals, go_on), signals, go_on,
+                            timetable)
             except OSError as error:
                 print(f"failed: {error}\n{advice(runs, again(argv))}", file=sys.stderr)
                 return 1
 
 
 # ---- what to do
-
-
-def plan(config: PipelineConfig, runs: Path) -> list[AnyStage]:
-    """The stages that are wanted, in order, with their settings."""
-    given, wanted = overrides(config.set, config.budget), config.stages or stages_of(config.budget)
-    config = dataclasses.replace(config, data_dir=place(config.data_dir),
-                                 data=config.data if config.data in DATASETS else place(config.data))
-    data = known(config) if config.dry_run and config.data in DATASETS else loaded(config)
-    print(textwrap.indent(data.lines, "# " * config.dry_run), flush=True)
-    after_hpo = "hpo" in wanted or (runs / "hpo/best.json").exists()
-    shared = Plan(runs, config.data, config.data_dir, config.budget, config.seed, data.checksum, len(data.classes),
-                  data.images, after_hpo, changes(config), data.side,
-                  0 if data.given_val else validation_size(data.images, len(data.classes)))
-    for name, (before, file) in NEEDS.items():
-        if name in wanted and before not in wanted and not (runs / file).exists():
-            raise ValueError(f"stages = {name}: needs the {Path(file).name} of {before}, which is not there yet; add "
-                             f"{before}")
-    tables = {name: {**fitted(config.budget, name, data.images, len(data.classes), data.given_val),
-                     **given.get(CONTROLS.get(name, ""), {}), **given[name]}
-              for name in SETTINGS if name in stages_of(config.budget)}
-    found: list[AnyStage] = [(ExperimentStage if name in ("hpo", "classic_nas") else RunStage)(name, shared, table)
-                             for name, table in tables.items() if name in wanted]
-    for stage in found:
-        stage.config()  # every mistake in a setting is told before anything starts
-    assert_splits(data, [stage.training() for stage in found])
-    if config.refit and data.given_val:
-        print("no refit: the validation pictures are given, and never trained on", flush=True)
-    return [*found, *ends(shared, wanted, tables, config.refit and not data.given_val)]
-
-
-def ends(plan: Plan, wanted: Collection[str], tables: dict[str, dict[str, Any]], refit: bool) -> list[AnyStage]:
-    """What follows the trainings, whose settings are `tables`."""
-    choice = [LeaderboardStage(plan, tested=False), RefitStage(plan, tables)] if refit else []
-    board = [*choice, LeaderboardStage(plan)] if "leaderboard" in wanted else []
-    return [*board, *([ReportStage(plan)] if "report" in wanted else [])]
-
-
-def place(path: str) -> str:
-    """A path as the scripts must be given it, which run in the root of the project."""
-    return path if Path.cwd() == ROOT else os.path.abspath(path)
 
 
 def show(stages: list[AnyStage], resume: bool) -> int:
@@ -181,18 +135,21 @@ def again(argv: list[str]) -> str:
 # ---- doing it
 
 
-def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signals, resume: str) -> int:
+def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signals, resume: str,
+         timetable: Timetable | None = None) -> int:
     """Run every stage that is not finished; returns the exit code."""
     started, taken = time.monotonic(), {}
     for stage in stages:
+        if timetable:
+            timetable.set(stage)
         begun, progress = time.monotonic(), stage.progress()
         if progress == FINISHED:
             print(f"== {stage.name}: finished before, skipped ({stage.outcome()})", flush=True)
             taken[stage.name] = stage.seconds()
             continue
         command = stage.command(progress == BEGUN)
-        print(f"== {stage.name}{' goes on' if progress == BEGUN else ''}{left(stages, taken)}\n{folded(command)}",
-              flush=True)
+        time_left = timetable.left(stage.name) if timetable else left(stages, taken)
+        print(f"== {stage.name}{' goes on' if progress == BEGUN else ''}{time_left}\n{folded(command)}", flush=True)
         code = do(command)
         if signals.received:
             print(f"interrupted, everything is stopped; go on with: {resume}", file=sys.stderr)
@@ -203,10 +160,14 @@ def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signal
                   file=sys.stderr)
             return 1
         taken[stage.name] = time.monotonic() - begun
+        if timetable:
+            timetable.ended(stage, taken[stage.name])
         print(f"== {stage.name} took {duration(taken[stage.name])}: {stage.outcome()}", flush=True)
         if stage.name == "baseline" and stage.model() and len(stages) > len(taken) + 1:
             first(stage, stages, do)
     finish(stages, time.monotonic() - started)
+    if timetable:
+        print(f"time:        {timetable.spent / 60:.1f} minutes of {timetable.minutes:g}")
     return 0
 
 

@@ -231,6 +231,7 @@ class LeaderboardConfig:
 
     runs: str = setting("runs/pipeline", "folder of the results of pipeline.py")
     test: bool = setting(True, "read the test pictures, after the choice, for all networks at once")
+    tta: bool = setting(True, "judge by the mean of several views of each picture too; up to six times as long")
     device: str = setting("auto", "auto: cuda where there is one", choices=("auto", "cpu", "cuda"))
     precision: str = setting("auto", "auto: as for training", choices=("auto", "fp32", "bf16"))
 

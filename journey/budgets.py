@@ -86,6 +86,8 @@ class PipelineConfig(DataConfig):
                           "that; by itself in budget full, where --no-refit does not")
     set: tuple = setting((), "STAGE.KEY=VALUE, a setting of a stage's script or a key of its experiment's file, in "
                          "place of the budget's; such as retrain.epochs=50 or hpo.maxTrialNumber=8")
+    minutes: float = setting(0.0, "fit stages, epochs, trials and sizes to so many, by a measurement at the start; 0: "
+                             "as the budget has them", minimum=0)
     seed: int = setting(0, "seed of every stage", minimum=0, maximum=2**31 - 2)
     runs_dir: str = setting("runs/pipeline", "folder of all results")
     resume: bool = setting(False, "go on with what is there; finished stages are skipped")
@@ -141,11 +143,15 @@ def fitted(budget: str, stage: str, images: int, classes: int = 1, given_val: in
     if budget == "small":
         stretch = min(STRETCH, (asked or IMAGES) / used)
         settings["epochs"] = round(settings["epochs"] * max(1.0, stretch))
+    return batches_fit(stage, settings, there)
+
+
+def batches_fit(stage: str, settings: dict[str, Any], there: int) -> dict[str, Any]:
+    """With a batch that leaves at least four steps an epoch, of `there` images or of so many as train_size says."""
+    used = min(settings.get("train_size") or there, there)
     batch = 0 if stage == "baseline" else settings.get("batch_size", SETTINGS[stage].batch_size)  # finds its own
     steps_of = used // 2 if stage == "darts" else used  # weights and alphas have a half each
-    if batch > steps_of // 4:
-        settings["batch_size"] = max(2, steps_of // 4)
-    return settings
+    return {**settings, "batch_size": max(2, steps_of // 4)} if batch > steps_of // 4 else settings
 
 
 # ---- how long it takes

@@ -25,6 +25,7 @@ class DataSet:
     given_val: int
     lines: str  # for people
     side: int  # of the pictures as they are packed
+    test: int = 0  # pictures
 
     @property
     def images(self) -> int:
@@ -37,7 +38,8 @@ def loaded(config: DataConfig) -> DataSet:
     from pictures.dataset import load  # and torch: slow
 
     found = load(**config.data_set)
-    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(), found.side)
+    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(), found.side,
+                   found.test_size)
 
 
 def known(config: DataConfig) -> DataSet:

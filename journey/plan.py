@@ -41,9 +41,10 @@ class Plan:
         return {"data": self.data, "data_dir": self.data_dir, **self.data_set, "seed": self.seed, **held_out}
 
 
-def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """ValueError names the first setting in which results differ from what is wanted."""
-    made, wanted = {**ADDED, **made}, {**ADDED, **wanted}
+def assert_same(where: Path, made: Mapping[str, Any], wanted: Mapping[str, Any], whole: bool = True) -> None:
+    """ValueError names the first setting in which results differ from what is wanted; of which, unless it is `whole`,
+    other settings are not known."""
+    made, wanted = {**ADDED, **made}, {**(ADDED if whole else {}), **wanted}
     for key in wanted:
         if made.get(key) != wanted[key]:
             raise ValueError(f"{where}: made with {key} = {made.get(key)!r}, wanted is {wanted[key]!r}; give the "

@@ -121,7 +121,8 @@ class ExperimentStage(Stage):
         for trial in state.trials:
             result = read_object(trial.folder / "result.json") or {}
             assert_pictures(self.folder, self.plan, result)
-            assert_same(self.folder, result.get("config") or {}, self._of_hpo() if "config" in result else {})
+            assert_same(self.folder, result.get("config") or {}, self._of_hpo() if "config" in result else {},
+                        whole=False)
 
     def _of_hpo(self) -> dict[str, Any]:
         """lr and optimizer that stage 1 hands to stage 2's trials."""
@@ -156,11 +157,11 @@ class LeaderboardStage:
     """The finalists by validation and, unless `tested` is false, by the test pictures; the winner is exported."""
 
     def __init__(self, plan: Plan, tested: bool = True) -> None:
-        self.plan, self.tested = plan, tested
+        self.plan, self.tested, self.views = plan, tested, tested  # the choice is by each picture as it is
         self.name = "leaderboard" if tested else "choice"
 
     def command(self, go_on: bool = False) -> list[str]:
-        words = [] if self.tested else ["--no-test"]
+        words = [flag for flag, wanted in (("--no-test", not self.tested), ("--no-tta", not self.views)) if wanted]
         return [sys.executable, "leaderboard.py", "--runs", str(self.plan.runs), *words]
 
     def config(self) -> dict[str, Any]:

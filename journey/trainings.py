@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from config import ADDED, merge
+from config import merge
 from files import read_json, read_object
 from journey.budgets import SETTINGS, is_training
 from journey.finalists import BOARD, FOLDERS
@@ -79,9 +79,8 @@ class RunStage(Stage):
         stated = self.settings()
         if sets := {key: stated[key] for key in ("recipe", "preset") if stated.get(key, "") not in ("", "standard")}:
             # which settings these stand for the scripts alone know
-            unstated = {key: value for key, value in result["config"].items() if key in ADDED and key not in stated}
-            wanted = unstated | {key: value for key, value in wanted.items() if key in stated} | sets
-        assert_same(self.path, result["config"], wanted | self._handed())
+            wanted = {key: value for key, value in wanted.items() if key in stated} | sets
+        assert_same(self.path, result["config"], wanted | self._handed(), whole=not sets)
         assert_pictures(self.path, self.plan, result)
         found = self._chosen()
         assert_same(self.path, result.get("architecture") or {}, {key: found[key] for key in found

@@ -45,7 +45,8 @@ def _accuracy(found: dict[str, Any] | None) -> tuple[str, str]:
     if not found:
         return "", ""
     single = f"{percent(found['accuracy'])} ± {100 * found['standard_error']:.2f}"
-    return single, percent(found["several_views_accuracy"])
+    several = found["several_views_accuracy"]
+    return single, "" if several is None else percent(several)
 
 
 def notes(board: dict[str, Any]) -> Iterator[str]:
@@ -93,6 +94,6 @@ def _brief(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
     places = 2 if found["images"] >= MANY else 1
-    several = 100 * found["several_views_accuracy"]
-    return (f"{100 * found['accuracy']:.{places}f} ± {100 * found['standard_error']:.{places}f} "
-            f"({several:.{places}f})")
+    several = found["several_views_accuracy"]
+    return f"{100 * found['accuracy']:.{places}f} ± {100 * found['standard_error']:.{places}f}" + (
+        "" if several is None else f" ({100 * several:.{places}f})")

@@ -117,7 +117,7 @@ def network(stage: str, result: dict[str, Any]) -> str:
     if config.get("baseline"):
         return "plain MobileNet"
     if result.get("architecture"):
-        return "MobileNet with the choices of classic NAS"
+        return "MobileNet found by classic NAS"
     return str(config.get("model") or stage)
 
 

@@ -36,13 +36,15 @@ from guard.trial_check import check_command
 from journey import budgets
 from journey.plan import ABSENT, BEGUN, FINISHED, Plan
 from journey.processes import at_work, execute
-from journey.stages import ExperimentStage, RunStage
+from journey.stages import ExperimentStage
+from journey.trainings import RunStage
 from own_pictures import make_classes
 from training.stopping import Signals
 
 SIZES = "epochs=1 train_size=64 val_size=32 batch_size=32"
 TINY = [f"{stage}.{pair}" for stage in ("hpo", "classic_nas") for pair in SIZES.split()] + [
     "hpo.maxTrialNumber=2", "classic_nas.maxTrialNumber=1",  # what stage 2 chooses after a resume, NNI's timing decides
+    "baseline.epochs=1", "baseline.train_size=64",
     "classic_nas.tuner.classArgs.score=nas.scores.macs", "darts.epochs=3", "darts.train_size=48",
     "darts.val_size=32", "darts.batch_size=12", "retrain.epochs=3", "retrain.train_size=64", "retrain.channels=4",
     "retrain.layers=3"]
@@ -67,8 +69,13 @@ def options(words: list[str], flag: str) -> dict[str, str]:
 def test_dry_run_is_valid_and_runs_nothing(budget: str, data: str, tmp_path: Path,
                                            capsys: pytest.CaptureFixture) -> None:
     commands = dry_run(capsys, "--data", data, "--budget", budget, "--runs-dir", str(tmp_path / "runs"))
-    assert list(commands) == list(budgets.STAGES) and not (tmp_path / "runs").exists()
+    last = ["choice", "refit"] if budget == "full" else []
+    assert list(commands) == [*budgets.BUDGETS[budget], *last, "leaderboard", "report"]
+    assert not (tmp_path / "runs").exists()
     for stage, words in commands.items():
+        if stage == "refit":  # of which network, the choice will tell
+            assert words[0].startswith("#")
+            continue
         assert words[0] == sys.executable and (ROOT / words[1]).exists()
         if stage in ("hpo", "classic_nas"):
             words = shlex.split(options(words, "--set")["trialCommand"])
@@ -179,12 +186,11 @@ def test_words_that_are_neither_yes_nor_no(tmp_path: Path, capsys: pytest.Captur
 def test_small_data_sets_get_what_they_have() -> None:
     for budget in budgets.BUDGETS:
         for images in (20, 100, 1000, 50_000):
-            for stage in budgets.SETTINGS:
-                found = budgets.fitted(budget, stage, images)
-                validation = 0 if stage == "retrain" else found.get("val_size") or images // 10
-                assert found.get("train_size", 0) + validation <= images
-                used = (found.get("train_size") or images - validation) // (2 if stage == "darts" else 1)
-                assert 2 <= found.get("batch_size", budgets.SETTINGS[stage].batch_size) <= used
+            for stage in budgets.BUDGETS[budget]:
+                found, held_out = budgets.fitted(budget, stage, images), images // 10
+                assert found.get("train_size", 0) + held_out <= images and found.get("val_size", 0) <= held_out
+                used = (found.get("train_size") or images - held_out) // (2 if stage == "darts" else 1)
+                assert stage == "baseline" or 2 <= found.get("batch_size", budgets.SETTINGS[stage].batch_size) <= used
     assert budgets.fitted("full", "retrain", 50_000) == budgets.BUDGETS["full"]["retrain"]
 
 
@@ -196,7 +202,11 @@ def test_small_data_sets_get_what_they_have() -> None:
     (["--set", "hpo.epochs=many"], "epochs = 'many': must be a whole number"),
     (["--set", "hpo.maxTrialNumbers=3"], "maxTrialNumber"), (["--set", "epochs=3"], "must be STAGE.KEY=VALUE"),
     (["--set", "retrain.genotype=DARTS_V2"], "the pipeline sets that itself"),
-    (["--stages", "hpo", "nas"], "stages = 'nas': must be of hpo classic_nas"), (["--seed", "-1"], "seed = -1"),
+    (["--stages", "hpo", "nas"], "stages = 'nas': must be of baseline hpo"), (["--seed", "-1"], "seed = -1"),
+    (["--stages", "hpo_final"], "needs the best.json of hpo, which is not there yet; add hpo"),
+    (["--stages", "hpo_final", "--budget", "demo"], "budget demo has none, but baseline hpo classic_nas"),
+    (["--set", "hpo_final.epochs=3", "--budget", "demo"], "budget demo has no stage hpo_final"),
+    (["--set", "retrain.held_out=3"], "the pipeline sets that itself"),
     (["--stages", "retrain"], "add darts"), (["--data", "no/such"], "data = "), (["--budget", "huge"], "must be one")])
 def test_mistake_gets_one_line(arguments: list[str], words: str, tmp_path: Path,
                                capsys: pytest.CaptureFixture) -> None:
@@ -441,11 +451,14 @@ def outcome(runs: Path) -> dict[str, object]:
         found[f"{stage} best"] = json.loads((runs / stage / "best.json").read_text())["parameters"]
     found["cells"] = json.loads((runs / "darts_search/search/genotype.json").read_text())
     result = json.loads((runs / "retrain/final/result.json").read_text())
-    return found | {key: result[key] for key in ("value", "test", "parameters", "architecture")}
+    board = json.loads((runs / "leaderboard.json").read_text())
+    found["leaderboard"] = [(row["stage"], row["validation"], row["test"]) for row in board["rows"]]
+    return found | {key: result[key] for key in ("value", "parameters", "architecture")}
 
 
-SECONDS = {"hpo": 20.0, "classic_nas": 20.0, "darts": 9.0, "retrain": 7.0, "report": 3.0}  # of each, about
-KILLS = ["hpo"] * 3 + ["classic_nas"] * 2 + ["darts"] * 2 + ["retrain"] * 2 + ["report"]
+SECONDS = {"baseline": 7.0, "hpo": 20.0, "classic_nas": 20.0, "darts": 9.0, "retrain": 7.0, "leaderboard": 7.0,
+           "report": 3.0}  # of each, about
+KILLS = ["baseline"] + ["hpo"] * 2 + ["classic_nas"] * 2 + ["darts"] * 2 + ["retrain", "leaderboard", "report"]
 
 
 @pytest.mark.slow
@@ -471,7 +484,7 @@ def test_ten_kills_change_nothing(site: Site) -> None:
 
     shutil.rmtree(site.folder / "killed")
     code, output = site.run("unbroken", "--resume")
-    assert code == 0 and output.count("finished before, skipped") == 5, output
+    assert code == 0 and output.count("finished before, skipped") == 7, output
     assert f"model:       {site.folder / 'unbroken/model.pt'}" in output
     assert (site.folder / "unbroken/MODEL_CARD.md").exists()
     code, output = site.run("unbroken", "--resume", "--set", "hpo.epochs=2")

@@ -25,10 +25,10 @@ TIMED = 0.5  # seconds of prediction by which its speed is told
 
 
 class Answers(NamedTuple):
-    """What a network says of N pictures: classes (N,) int64 by a single view and by several, and its mean loss."""
+    """What a network says of N pictures: classes (N,) int64 by a single view and, if asked, several; its mean loss."""
 
     single: Tensor
-    several: Tensor
+    several: Tensor | None
     loss: float
 
 
@@ -66,7 +66,8 @@ def _split(settings: Mapping[str, Any], pictures: Pictures,
 class Judge:
     """A trained network of `path` on `device`; ValueError if it is of other classes than the pictures."""
 
-    def __init__(self, path: Path, pictures: Pictures, device: torch.device, precision: str) -> None:
+    def __init__(self, path: Path, pictures: Pictures, device: torch.device, precision: str,
+                 views: bool = True) -> None:
         self.trained: TrainedModel = load_model(path, device)
         if self.trained.classes != pictures.classes:
             theirs, ours = (", ".join(classes[:5]) + ", ..." * (len(classes) > 5)
@@ -74,6 +75,7 @@ class Judge:
             raise ValueError(f"{path}: of {len(self.trained.classes)} classes ({theirs}), the pictures are of "
                              f"{len(pictures.classes)} ({ours}); a leaderboard is of the same ones")
         self.pictures, self.dtype = pictures, pick_dtype(precision, device, self.trained.model)
+        self.views = Views(self.trained.model, self.trained.mirrored).eval() if views else None
 
     def validation(self, index: np.ndarray) -> Answers:
         """On pictures of the training data."""
@@ -87,14 +89,15 @@ class Judge:
 
     @torch.inference_mode()
     def _answers(self, batches: Batches) -> Answers:
-        views, said, loss = Views(self.trained.model, self.trained.mirrored).eval(), ([], []), 0.0
+        said, loss = ([], []), 0.0
         for x, y in batches.epoch(0):
             with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                single, several = self.trained.model(x).float(), views(x)
+                single = self.trained.model(x).float()
+                several = self.views(x) if self.views else single
             loss += float(F.cross_entropy(single, y, reduction="sum"))
             said[0].append(single.argmax(1).cpu())
             said[1].append(several.argmax(1).cpu())
-        return Answers(torch.cat(said[0]), torch.cat(said[1]), loss / len(batches.index))
+        return Answers(torch.cat(said[0]), torch.cat(said[1]) if self.views else None, loss / len(batches.index))
 
     @torch.inference_mode()
     def images_per_second(self) -> float:
@@ -127,12 +130,12 @@ def parameters(model: nn.Module) -> int:
 
 
 def figures(answers: Answers, labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy with its standard error, by several views too; of p~ = (right + 1) / (N + 2), which is never 0 or 1."""
+    """Accuracy with its standard error, of p~ = (right + 1) / (N + 2), which is never 0 or 1; by several views too."""
     right = torch.from_numpy(np.asarray(labels))
     hits, of = int((answers.single == right).sum()), len(right)
     share = (hits + 1) / (of + 2)
     return {"accuracy": hits / of, "standard_error": math.sqrt(share * (1 - share) / of), "right": hits, "images": of,
-            "several_views_accuracy": int((answers.several == right).sum()) / of}
+            "several_views_accuracy": None if answers.several is None else int((answers.several == right).sum()) / of}
 
 
 def tested(answers: Answers, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
