@@ -128,8 +128,8 @@ class Timetable:
 
     def _needs(self, names: list[str]) -> float:
         """Seconds of a pipeline in which each of these stages gets enough."""
-        return self._before + (sum(self._least(name, names) for name in names) + self._ends(names)) / (
-            1 - REFIT * self.refit)
+        found = self._before + sum(self._least(name, names) for name in names) + self._ends(names)
+        return found / (1 - REFIT * self.refit)
 
     def _least(self, stage: str, among: list[str]) -> float:
         """Seconds of a stage that gets just enough, alone or not."""
@@ -180,7 +180,7 @@ class Timetable:
         """Enough, and a share of what is left over; less of everything where things took longer than thought."""
         rest = {name: self._least(name, self.stages) for name in self.stages
                 if not self.kept.get(name, {}).get("done")}
-        there = max((60 * self.minutes - self.spent) * (1 - REFIT * self.refit) - self._ends(self.stages), 0.0)
+        there = max(60 * self.minutes * (1 - REFIT * self.refit) - self.spent - self._ends(self.stages), 0.0)
         over = there - sum(rest.values())
         return (rest[stage] + over * SHARES[stage] / sum(SHARES[name] for name in rest) if over > 0 else
                 rest[stage] * there / sum(rest.values()))
