@@ -165,8 +165,8 @@ def reason(rows: list[dict[str, Any]], winner: int, images: int, refit: dict[str
     best = max(rows, key=lambda one: (one["validation"]["right"], -one["parameters"]))
     won = rows[winner]
     why = (f"the most accurate of {len(rows)}" if won is best else
-           f"the smallest of {sum(one['behind']['tied'] for one in rows)} between which and the most accurate one, "
-           f"{best['network']}, there is less than the standard error") if len(rows) > 1 else "the only finalist"
+           f"the smallest of {sum(one['behind']['tied'] for one in rows)} within one standard error of the most "
+           f"accurate, {best['network']}") if len(rows) > 1 else "the only finalist"
     again = "; then trained once more on all training pictures, these too, so that it has no validation of its own"
     return f"{why}, by {images:,} validation pictures that no training had seen{again if refit else ''}"
 

@@ -1,7 +1,8 @@
 """What a finished model says about the test pictures: the confusion matrix and its most confident mistakes.
 
-Only of runs that have read the test set themselves, at their end; nothing is chosen by it. Computed once: the result
-lies beside the model file, in final_test.json, and counts as long as that file and the data set are the same.
+Only of runs that have read the test set at their end, or been tested by a leaderboard; nothing is chosen by it.
+Computed once: the result lies beside the model file, in final_test.json, and counts as long as that file and the data
+set are the same.
 """
 
 import base64

@@ -162,20 +162,22 @@ def _judged(folder: Path, runs: Iterator[Run], boards: dict[str, dict[str, Any]]
     """The runs; the network that a leaderboard has exported with the figures of its test, be it a trial of NNI's."""
     found = {run.name: run for run in runs}
     for place, board in boards.items():
-        name = exported(place, board)
-        run, path = found.get(name), folder / name
+        name, path = exported(place, board), folder / place / str(board["exported"].get("folder"))
+        run = found.get(name)
         if run is None and (result := read_object(path / "result.json")) and not _lacks(result):
             run = Run(path, name, str(result.get("stage")), result["config"], _lines(path / "metrics.jsonl", name, []),
                       result)
         if run and run.result:
-            found[name] = replace(run, result=run.result | {key: board["exported"][key] for key in ("test",)
-                                                            if board["exported"].get(key)})
+            test = board["exported"].get("test")
+            found[name] = replace(run, result=run.result | ({"test": test} if test else {}))
     yield from found.values()
 
 
 def exported(name: str, board: dict[str, Any]) -> str:
-    """The run that a leaderboard in folder `name` has exported, below the runs folder."""
-    return (Path(name) / str(board["exported"].get("folder"))).as_posix()
+    """The name of the run that a leaderboard in folder `name` has exported: its path, but for a trial of NNI's."""
+    folder = Path(name) / str(board["exported"].get("folder"))
+    stage, _, trial = folder.as_posix().partition("/nni/")
+    return f"{stage}, trial {folder.name}" if trial else stage
 
 
 # ---- runs

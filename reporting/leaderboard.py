@@ -9,8 +9,8 @@ from reporting.words import MANY, duration, millions, percent
 COLUMNS = ("rank", "network", "stage", "validation", "validation_error", "validation_several_views", "test",
            "test_error", "test_several_views", "parameters", "multiply_adds", "images_per_second", "train_minutes",
            "search_minutes")
-HEADER = ("rank", "network", "stage", "validation", "by views", "test", "by views", "parameters", "multiply-adds",
-          "pictures/s", "training", "search")
+HEADER = ("rank", "network", "stage", "validation", "validation by views", "test", "test by views", "parameters",
+          "multiply-adds", "pictures/s", "training", "search")
 
 
 def cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,23 @@ def test_the_page_shows_it_first_and_the_winner_as_the_answer(runs: Path) -> Non
     assert page.count("Final test:") == 2, "in the contents and above the section, of the winner alone"
 
 
+def test_a_trial_that_won_is_shown_as_the_run_that_it_was(runs: Path) -> None:
+    """Of a budget in which the best trials themselves are the finalists."""
+    trial = runs / "hpo/nni/abcdefgh/environments/local-env/trials/A1b2c"
+    trial.parent.mkdir(parents=True)
+    (runs / "retrain/baseline").rename(trial)
+    shutil.rmtree(runs / "retrain")
+    shutil.rmtree(runs / "classic_nas")
+    (runs / "hpo/config.yml").write_text("experimentName: demo\n")
+    (runs / "hpo/results.csv").write_text("trial,state,metric,seconds\nA1b2c,SUCCEEDED,0.5,20.5\n")
+    write_json(runs / "hpo/best.json", {"experiment": "abcdefgh", "trial": "A1b2c"})
+    board = board_of(runs)
+    assert (board["winner"], board["rows"][0]["search_seconds"]) == ("hpo", 20.5)
+    assert report.main(["--runs", str(runs)]) == 0
+    page = (runs / "report.html").read_text()
+    assert "Final test: hpo, trial A1b2c" in page and "Leaderboard" in page and (trial / "final_test.json").exists()
+
+
 # ---- what is left out, and what is refused
 
 
