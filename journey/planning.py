@@ -8,11 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from files import read_object
 from journey.budgets import CONTROLS, SETTINGS, PipelineConfig, fitted, overrides, stages_of
 from journey.data_set import DataSet, assert_splits, changes, known, loaded
 from journey.finalists import FOLDERS
 from journey.minutes import FILE as MINUTES
-from journey.minutes import Amount, Timetable, measured
+from journey.minutes import Amount, Pace, Timetable, measured
 from journey.plan import ROOT, Plan
 from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
 from journey.trainings import RefitStage, RunStage
@@ -65,9 +66,10 @@ def plan(config: PipelineConfig, runs: Path) -> tuple[list[AnyStage], Timetable 
 def timed(config: PipelineConfig, shared: Plan, data: DataSet, tables: dict[str, dict[str, Any]],
           given: dict[str, dict[str, Any]], started: float) -> Timetable:
     """What fits `tables` to the minutes, by the speed of this machine; says what there is no time for."""
-    prefix = "# " * config.dry_run
-    print(f"{prefix}measuring this machine", flush=True)
-    pace = measured(len(data.classes), data.side, tables, config.budget == "demo")
+    prefix, kept = "# " * config.dry_run, (read_object(shared.runs / MINUTES) or {}).get("pace")
+    if not kept:
+        print(f"{prefix}measuring this machine", flush=True)
+    pace = Pace(**kept) if kept else measured(len(data.classes), data.side, tables, config.budget == "demo")
     held_out = data.given_val or shared.held_out
     amount = Amount(data.images - shared.held_out, held_out, data.test, len(data.classes))
     timetable = Timetable(shared.runs, config.minutes, pace, amount, tables, given, config.refit and not data.given_val,
