@@ -162,7 +162,7 @@ START = 9.0  # seconds from one trial of an experiment to the next, over its tra
 EXPERIMENT = 15.0  # seconds to start and stop NNI
 ENDS = {"choice": 15.0, "refit": 0.0, "leaderboard": 20.0, "report": 15.0}
 JUDGED = 0.028  # seconds of leaderboard more for each training image: test and validation pictures, by several views
-# Seconds of training an image on 2 CPU cores, from docs/results.md: the mean of the networks of hpo's search space, a
+# Seconds of training an image on 2 CPU cores, from docs/history.md: the mean of the networks of hpo's search space, a
 # network of stage 2, a step of the published search and retrain.
 SECONDS_AN_IMAGE = {"baseline": 0.0025, "hpo": 0.030, "hpo_final": 0.011, "classic_nas": 0.012, "nas_final": 0.012,
                     "plain_mobilenet": 0.004, "darts": 0.083, "retrain": 0.085, "random_cell": 0.085}

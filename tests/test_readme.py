@@ -133,7 +133,7 @@ TRACKED = sorted(ROOT / name for name in subprocess.run(
 DOCUMENTS = [path for path in TRACKED if path.suffix == ".md"]
 MOVES = [move for row in re.findall(r"^\| (`\w.*) \| (`.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
          for move in zip(*(re.findall(r"`(.+?)`", cell) for cell in row), strict=False)]  # (path of before, of now)
-WRITTEN = {"report.html", "config.json"}  # by a run
+WRITTEN = {"report.html", "config.json", "leaderboard.json"}  # by a run
 KNOW_OLD_NAMES = {"CHANGELOG.md", "guard/moved.py"}
 
 

@@ -238,7 +238,7 @@ def test_the_pipeline_says_how_to_go_on_and_what_to_try(tmp_path, capsys, monkey
     words = shlex.split(pipeline.again(["--data", "it's # mine", "--set", "hpo.experimentName=a b", "--resume"]))
     assert words[2:] == ["--data", "it's # mine", "--set", "hpo.experimentName=a b", "--resume"]
     import small_models
-    from journey.stages import RunStage
+    from journey.trainings import RunStage
     from test_pipeline import plan
 
     data = tiny_pictures.write(tmp_path / "it's # mine")

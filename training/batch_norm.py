@@ -3,7 +3,7 @@
 The running average forgets a tenth a step. After some dozen steps of a high learning rate it is one of weights that
 are no longer there, and a network that has learnt its pictures may judge others no better than by chance. Estimated
 anew, on training pictures as they are, the statistics are those that evaluation and every later use need (Wu and
-Johnson 2021, arXiv:2105.07576, section 3). After thousands of steps nothing is left to mend (docs/results.md).
+Johnson 2021, arXiv:2105.07576, section 3). After thousands of steps nothing is left to mend (docs/history.md).
 """
 
 from collections.abc import Iterable

@@ -71,7 +71,7 @@ def pick_dtype(precision: str, device: torch.device, model: nn.Module) -> torch.
     """Settings `precision` to the type that autocast computes in; a function of hardware and network alone.
 
     auto is bf16 on a GPU that has it. On a CPU with bf16 instructions it is bf16 too, but for networks with PyTorch's
-    own depthwise convolutions, whose gradients are slower in bf16 than in fp32 there (docs/results.md).
+    own depthwise convolutions, whose gradients are slower in bf16 than in fp32 there (docs/history.md).
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
