@@ -19,7 +19,7 @@ setup: .venv/.ready  ## virtual environment in .venv (2 to 3 minutes and 6 GB, o
 	touch $@
 
 RUNS ?= runs/demo
-demo: setup  ## all stages in small on digits, and a report of them (4 to 8.5 minutes on 2 CPU cores); goes on after a stop
+demo: setup  ## all stages in small on digits, and a report of them (7.5 minutes on one thread of a busy CPU); goes on after a stop
 	$(BIN)/python pipeline.py --data digits --budget demo --runs-dir $(RUNS) --resume $(ARGS)
 
 PARALLEL = --numprocesses 2 --no-loadscope-reorder

@@ -125,7 +125,7 @@ def test_options_reach_the_stages(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert f"--data {tmp_path / 'pictures'} " in hpo["trialCommand"] and "--seed 5" in hpo["trialCommand"]
     trial = command_line(budgets.SETTINGS["classic_nas"], shlex.split(nas["trialCommand"])[2:], "")
     assert trial["max_params"] == 3217226 - 7 * 1025  # MobileNet for 3 classes
-    assert (trial["train_size"], trial["batch_size"], trial["epochs"]) == (0, 13, 60)  # 60 pictures, 6 of validation
+    assert (trial["train_size"], trial["batch_size"], trial["epochs"]) == (0, 13, 30)  # 60 pictures, 6 of validation
     assert trial["hpo_best"] == str(tmp_path / "runs/hpo/best.json")
     darts = command_line(budgets.SETTINGS["darts"], commands["darts"][2:], "")
     assert "--compile" in commands["retrain"] and darts["lr"] == 0.5

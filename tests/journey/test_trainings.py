@@ -68,8 +68,8 @@ def test_one_that_diverged_is_finished_and_the_pipeline_goes_on(tmp_path: Path) 
 
 def test_other_settings_are_never_taken_for_those_wanted(tmp_path: Path) -> None:
     hand_over(tmp_path)
-    for one, words in ((stage(tmp_path, "baseline"), "made with epochs = 100, wanted is 3"),
-                       (stage(tmp_path, "hpo_final"), "made with epochs = 50, wanted is 3")):
+    for one, words in ((stage(tmp_path, "baseline"), "made with epochs = 120, wanted is 3"),
+                       (stage(tmp_path, "hpo_final"), "made with epochs = 30, wanted is 3")):
         result(one)
         (one.path / "model.pt").touch()
         with pytest.raises(ValueError, match=words):
