@@ -133,9 +133,9 @@ class RefitStage:
         """The training; ValueError before the choice."""
         winner = read_json(self.plan.runs / BOARD)["winner"]
         trained = {"hpo": "hpo_final", "classic_nas": "nas_final", "darts": "retrain"}.get(winner, winner)
-        given = self.of.get(trained) or {
-            key: value for key, value in self.of[winner].items()
-            if is_training(winner, key) and key not in ("train_size", "val_size")}  # the recipe of its trials
+        recipe = self.of.get(trained) or self.of[winner]  # of a trial that won, that of all trials
+        given = {key: value for key, value in recipe.items()
+                 if is_training(trained, key) and key not in ("train_size", "val_size")}
         return RunStage(trained, dataclasses.replace(self.plan, held_out=0), given, refit=True)
 
     def command(self, go_on: bool = False) -> list[str]:

@@ -112,7 +112,7 @@ def test_the_best_trial_is_the_finalist_of_a_budget_that_trains_none(tmp_path: P
 @pytest.mark.parametrize("budget", ["demo", "small"])
 def test_the_winner_is_trained_again_as_it_was_on_all_pictures(winner: str, script: str, words: str, budget: str,
                                                                tmp_path: Path) -> None:
-    tables = {name: budgets.fitted(budget, name, 1437, 10) for name in budgets.BUDGETS[budget]}
+    tables = {name: {**budgets.fitted(budget, name, 1437, 10), "train_size": 200} for name in budgets.BUDGETS[budget]}
     again = RefitStage(plan(tmp_path, budget=budget), tables)
     write_json(tmp_path / "leaderboard.json", {"winner": winner})
     command = " ".join(again.command())
