@@ -20,12 +20,14 @@ learning rate falls with each step and not each epoch, and a last, smaller batch
 """
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import DartsSearchConfig, merge, to_copy
 from files import read_json, write_json
+from guard.logs import GO_ON
 from training import trial
 from training.progress import left
 
@@ -152,7 +154,8 @@ def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictur
             {"seed": config.seed + number, "value": searched.value, "genotype": searched.genotype.to_json()}
             for number, searched in enumerate(found)]}, device)
     trial.report(best.value, {}, {key: dataclasses.asdict(config)[key] for key in tuner})
-    print(f"done: {path / 'genotype.json'}; next: {next_command(path, config)}")
+    after = "" if GO_ON in os.environ else f"; next: {next_command(path, config)}"  # a pipeline does that itself
+    print(f"done: {path / 'genotype.json'}{after}")
 
 
 def next_command(path: Path, config: DartsSearchConfig) -> str:

@@ -163,10 +163,14 @@ def test(rows: list[dict[str, Any]], judges: list["Judge"], refit: dict[str, Any
 def reason(rows: list[dict[str, Any]], winner: int, images: int, refit: dict[str, Any] | None) -> str:
     """Why this one, for people."""
     best = max(rows, key=lambda one: (one["validation"]["right"], -one["parameters"]))
-    won = rows[winner]
-    why = (f"the most accurate of {len(rows)}" if won is best else
-           f"the smallest of {sum(one['behind']['tied'] for one in rows)} within one standard error of the most "
-           f"accurate, {best['network']}") if len(rows) > 1 else "the only finalist"
+    won, tied = rows[winner], sum(one["behind"]["tied"] for one in rows)
+    if len(rows) == 1:
+        why = "the only finalist"
+    elif won is best:
+        why = f"the most accurate of {len(rows)}"
+        why += f" and the smallest of {tied} within one standard error of it" if tied > 1 else ""
+    else:
+        why = f"the smallest of {tied} within one standard error of the most accurate, {best['network']}"
     again = "; then trained once more on all training pictures, these too, so that it has no validation of its own"
     return f"{why}, by {images:,} validation pictures that no training had seen{again if refit else ''}"
 

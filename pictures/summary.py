@@ -57,7 +57,7 @@ WARNINGS = {
                          "much (--drop-duplicates drops such)",
     "two_classes": "{n} picture{s} {are} in two classes{pairs}",
     "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
-    "broken": "{n} broken picture{s} left out",
+    "broken": "{n} picture{s} that cannot be used left out",
     "duplicates": "{n} picture{s} {are} there twice or more (--drop-duplicates drops such)",
     "earlier_side": "brought to {n}x{n} pixels when these were other or fewer pictures (--image-size {n} keeps that)",
 }

@@ -80,7 +80,8 @@ def as_text(board: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(SHORT))]
     lines = ["  ".join(cell.ljust(width) if column in (1, 2) else cell.rjust(width)
                        for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes(board)])
+    marks = "±: one standard error; in brackets: by several views of each picture."
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], marks, *notes(board)])
 
 
 def _line(row: dict[str, Any]) -> list[str]:

@@ -76,8 +76,8 @@ def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_
     assert data["broken"] == data["not_pictures"] == data["duplicates_dropped"] == 1 and data["test_share"] == 0.25
     validation = "" if script is retrain else "; validation 2"
     assert told(capsys) == (
-        f"2 classes, 22 + 8 pictures, smallest class 11{validation}; brought to 32x32 pixels (pad)\n  1 broken picture "
-        "left out\n  no test set was given: 25% of each class set aside as one\n  1 file is no picture\n"
+        f"2 classes, 22 + 8 pictures, smallest class 11{validation}; brought to 32x32 pixels (pad)\n  1 picture that "
+        "cannot be used left out\n  no test set was given: 25% of each class set aside as one\n  1 file is no picture\n"
         "  1 duplicate dropped")
 
 
@@ -237,7 +237,7 @@ def test_the_pipeline_counts_by_the_same_walk(tmp_path, capsys, monkeypatch, for
     out = capsys.readouterr().out.replace(" \\\n   ", "")
     lines = dataset.load(data, "cache", test_share=0.3, skip_broken=True).summary().splitlines()
     assert "".join(f"# {line}\n" for line in lines) in out
-    assert out.count("--test-share 0.3 --skip-broken") == 4 and f"--data {tmp_path / data} " in out
+    assert out.count("--test-share 0.3 --skip-broken") == 7 and f"--data {tmp_path / data} " in out
 
 
 def test_a_dry_run_opens_the_pictures(photos, tmp_path, capsys, monkeypatch):
@@ -252,8 +252,8 @@ def test_a_dry_run_opens_the_pictures(photos, tmp_path, capsys, monkeypatch):
 
 
 def test_a_given_validation_set_in_the_budgets():
-    for budget in budgets.BUDGETS:
-        for stage in budgets.SETTINGS:
+    for budget, stages in budgets.BUDGETS.items():
+        for stage in stages.keys() & budgets.SETTINGS:
             found = budgets.fitted(budget, stage, 5000, classes=10, given_val=200)
             assert "val_size" not in found and found.get("train_size", 0) <= 5000
     assert budgets.fitted("small", "hpo", 5000, classes=10)["val_size"] == 1000
@@ -272,7 +272,8 @@ def test_a_folder_of_any_name_reaches_the_trials(tmp_path, capsys, name):
     make_classes(tmp_path / name, cat=20, dog=20)
     argv = ["--data", str(tmp_path / name), "--dry-run", "--runs-dir", str(tmp_path / name / "runs")]
     config = pipeline.merge(PipelineConfig, pipeline.command_line(PipelineConfig, argv, ""))
-    hpo = pipeline.plan(config, tmp_path / name / "runs")[0]
+    stages, _ = pipeline.plan(config, tmp_path / name / "runs")
+    [hpo] = [stage for stage in stages if stage.name == "hpo"]
     words = pipeline.shlex.split(hpo.config()["trialCommand"])
     assert words[words.index("--data") + 1] == str(tmp_path / name)
     assert hpo.config()["experimentWorkingDirectory"] == str(hpo.home)

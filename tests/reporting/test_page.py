@@ -217,7 +217,7 @@ def test_what_results_tell_of_balance_and_recall_is_shown(tmp_path):
     page, text = build(tmp_path)
     assert "the mean of the classes' own: 81.25%" in text and "| bee | 60.00% | 23 to 88% | 3 | 5 |" in text
     assert "> Of the files: 1 picture is in two classes" in text
-    assert "; 2 broken pictures left out; 1 file is no picture" in text
+    assert "; 2 pictures that cannot be used left out; 1 file is no picture" in text
     assert r"(ant/\xff.png = bee/&lt;b&gt;.png)" in page
 
 
