@@ -34,7 +34,7 @@ from pathlib import Path
 
 from config import command_line, merge, run_script, to_copy
 from files import atomic_write, read_json
-from guard import preflight, web_server
+from guard import preflight
 from journey.budgets import PipelineConfig, cores_seconds
 from journey.data_set import write_test_pictures
 from journey.finalists import BOARD
@@ -118,7 +118,7 @@ def check(stages: list[AnyStage]) -> int:
     """What can be known before the start: results that do not belong here (ValueError), traps of NNI (exit code 2)."""
     waiting = [stage for stage in stages if stage.progress() != FINISHED and isinstance(stage, ExperimentStage)]
     for stage in waiting:
-        findings = preflight.check(stage.before_start(), web_server.pick_port(None))
+        findings = preflight.check(stage.before_start(), port=None)
         problems = [finding for finding in findings if finding.problem]
         if problems:
             print(f"{stage.name}:\n{preflight.render(problems)}", file=sys.stderr)

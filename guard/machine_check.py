@@ -67,7 +67,9 @@ def check_folder(config: dict, port: int) -> str:
     return str(folder)
 
 
-def check_port(config: dict, port: int) -> str:
+def check_port(config: dict, port: int | None) -> str:
+    if port is None:
+        return "chosen at the start"
     remote = config["trainingService"]["platform"] == "remote"  # workers connect to the next port
     for number in (port, port + 1)[: 1 + remote]:
         if not 1 <= number <= 65535:

@@ -32,8 +32,11 @@ class Finding:
     detail: str
 
 
-def check(config: dict, port: int) -> list[Finding]:
-    """Every check of CHECKS on a config of `load_config`; starts nothing and writes nothing."""
+def check(config: dict, port: int | None) -> list[Finding]:
+    """Every check of CHECKS on a config of `load_config`; starts nothing and writes nothing.
+
+    port: None for an experiment that takes the first one that is free when it starts.
+    """
     return [finding for name, function in CHECKS for finding in _findings(name, function, config, port)]
 
 
@@ -60,7 +63,7 @@ def render(findings: Iterable[Finding]) -> str:
     return "\n".join([*lines, total])
 
 
-def _findings(name: str, function: Callable[[dict, int], str], config: dict, port: int) -> list[Finding]:
+def _findings(name: str, function: Callable[[dict, int | None], str], config: dict, port: int | None) -> list[Finding]:
     try:
         with _quiet():
             return [Finding(name, None, function(config, port))]
@@ -158,7 +161,7 @@ def _remote(config: dict, port: int) -> str:
     return "NNI runs `pip install --upgrade nni` on each worker; give trialCommand the interpreter's full path"
 
 
-CHECKS: tuple[tuple[str, Callable[[dict, int], str]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[dict, int | None], str]], ...] = (
     ("Python", machine_check.check_python),
     ("setuptools", machine_check.check_setuptools),
     ("filelock", machine_check.check_filelock),

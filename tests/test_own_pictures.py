@@ -257,7 +257,7 @@ def test_a_given_validation_set_in_the_budgets():
             found = budgets.fitted(budget, stage, 5000, classes=10, given_val=200)
             assert "val_size" not in found and found.get("train_size", 0) <= 5000
     assert budgets.fitted("small", "darts", 50_000, classes=10)["val_size"] == 1000
-    assert budgets.fitted("demo", "hpo", 890, classes=120)["train_size"] == 0  # validation takes one a class
+    assert budgets.fitted("demo", "hpo", 600, classes=120)["train_size"] == 0  # validation takes one a class
     assert budgets.fitted("demo", "darts", 5000, classes=500)["train_size"] == 0
 
 
