@@ -12,7 +12,7 @@
 The recipes are those of DARTS (arXiv:1806.09055): all training images, no validation, the last epoch counts, and only
 then are the test images read (`--no-test`: not then). `--no-all-data` sets images aside and validates each epoch; by a
 validation set that is given (val/) each epoch is validated anyhow, and it is never trained on. Two things differ from
-the published code: momentum is Nesterov's, and weight decay spares batch norm and biases (see training/loop.py). The
+the published code: momentum is Nesterov's, and weight decay spares batch norm and biases (training/optimizers.py). The
 long recipe averages the weights over about 0.7 per cent of the training. The quick recipe is that of airbench94
 (arXiv:2404.00498), for quicknet alone; where --batch-size and --lr are not given, they follow from the number of
 training images. Without validation NNI gets the training accuracy as its metric, since nothing may be chosen by the

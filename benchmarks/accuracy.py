@@ -39,7 +39,7 @@ Change = Callable[[Any], None]  # of a network, before it is trained
 
 
 def options(description: str) -> argparse.ArgumentParser:
-    found = parser(description, rounds=3)
+    found = parser(description)
     found.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     found.add_argument("--seeds", type=at_least(1), default=3, help="of each row, from 0 on")
     found.add_argument("--train-size", type=at_least(0), default=0, help="training pictures; 0: all")

@@ -19,14 +19,16 @@ from artifacts.run_folder import commit, cpu_name
 from files import write_json
 
 
-def parser(description: str, rounds: int, data: bool = True) -> argparse.ArgumentParser:
-    """With the options that all benchmarks have, and those of the data set if it uses one."""
+def parser(description: str, rounds: int = 0, data: bool = True) -> argparse.ArgumentParser:
+    """With the options that all benchmarks have, those of the data set if it uses one, and the number of rounds if
+    there are any."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0], allow_abbrev=False,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if data:
         parser.add_argument("--data", default="digits", help="digits, cifar10 or a folder, as for the trials")
         parser.add_argument("--data-dir", default=".data", help="folder of the packed cache")
-    parser.add_argument("--rounds", type=at_least(1), default=rounds, help="measurements of each case")
+    if rounds:
+        parser.add_argument("--rounds", type=at_least(1), default=rounds, help="measurements of each case")
     parser.add_argument("--out", type=Path, help="JSON file for all single measurements")
     return parser
 

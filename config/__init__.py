@@ -106,8 +106,8 @@ class ClassicNasConfig(TrainingConfig):
 
 
 def branches() -> bool:
-    return setting(True, "of a network of cells, on a GPU of 20 GB or more: what can runs side by side in the graph; a "
-                   "fifth less time, a third more memory")
+    return setting(True, "of a network of cells, on a GPU of 20 GB or more: what can runs side by side in the graph; "
+                   "up to a fifth less time, a third to a half more memory")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,10 +106,9 @@ def _leave(x: Tensor, bundle: Bundle, steps: Sequence[Step]) -> tuple[Tensor, ..
             x = rectified_depthwise(x, step.depthwise, stride, dilation)
         x, parts = pointwise_with_parts(x, step.pointwise)
         how = {"eps": norm.eps, "running": (step.mean, step.variance), "momentum": norm.momentum, "parts": parts}
-        if number + 1 == len(steps):
-            return normalized_apart(x, len(bundle), step.scale, step.bias, kept=_kept(bundle, len(x)), **how)
-        x = normalized([x], step.scale[None], step.bias, rectified=True, **how)
-    raise ValueError("a chain of no steps")
+        if number + 1 < len(steps):
+            x = normalized([x], step.scale[None], step.bias, rectified=True, **how)
+    return normalized_apart(x, len(bundle), step.scale, step.bias, kept=_kept(bundle, len(x)), **how)
 
 
 def _kept(bundle: Bundle, samples: int) -> Tensor | None:

@@ -55,7 +55,7 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), grad, grads = ctx.saved_tensors, channels_last(grad), [None, None]
         if ctx.needs_input_grad[0]:
-            grads[0] = _multiplied(grad, weight, None)
+            grads[0] = _multiplied(grad, weight, transposed=True)
         if ctx.needs_input_grad[1]:
             rows, channels, groups, constants = _sizes(x, weight)
             blocks = triton.cdiv(weight.shape[1], constants["COLUMNS"])
@@ -66,12 +66,12 @@ class _Pointwise(torch.autograd.Function):
         return *grads, None
 
 
-def _multiplied(x: Tensor, weight: Tensor, parts: Tensor | None) -> Tensor:
-    """With statistics, if there are parts for them; without `parts`, for a gradient, by the transposed weight."""
+def _multiplied(x: Tensor, weight: Tensor, parts: Tensor | None = None, transposed: bool = False) -> Tensor:
+    """`parts`, if there are any, get the statistics."""
     rows, channels, groups, constants = _sizes(x, weight)
     y, depth = torch.empty_like(x), min(constants["COLUMNS"], DEPTH)
     _products[triton.cdiv(rows, PART), groups, triton.cdiv(weight.shape[1], constants["COLUMNS"])](
-        x, weight, y, y if parts is None else parts, rows, channels, groups, TRANSPOSED=parts is None,
+        x, weight, y, y if parts is None else parts, rows, channels, groups, TRANSPOSED=transposed,
         TOLD=parts is not None and len(parts) > 0, DEPTH=depth, DEPTHS=triton.cdiv(weight.shape[1], depth), ROWS=PART,
         **constants)
     return y
