@@ -11,6 +11,7 @@ from benchmarks.gpu.errors import check, error
 from benchmarks.gpu.lines import Figure
 from benchmarks.gpu.processor import fp32_as
 from benchmarks.gpu.section import Bench
+from models.darts.operations import shuffled
 from models.kernels import lacking
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 1e-2, "tf32": 5e-3}  # of values and gradients
@@ -61,11 +62,12 @@ def depthwise(bench: Bench) -> Iterator[Figure]:
 def pointwise(bench: Bench) -> Iterator[Figure]:
     from models.kernels.pointwise import pointwise
 
-    for c, groups in ((8, 4), (16, 3), (64, 2), (36, 3), (144, 3)):
+    for n, c, groups, side in ((4, 8, 4, 16), (4, 16, 3, 16), (4, 64, 2, 16), (4, 36, 3, 16), (4, 144, 3, 16),
+                               (12, 36, 3, 64)):  # the last has programs that take several tiles
         yield from compared(bench, lambda x, weight: pointwise(x, weight.to(x.dtype)),
                             partial(torch.conv2d, groups=groups),
-                            [random(4, groups * c, 16, 16), random(groups * c, c, 1, 1)], ("fp32", "tf32", "bf16"),
-                            channels=c, groups=groups)
+                            [random(n, groups * c, side, side), random(groups * c, c, 1, 1)], ("fp32", "tf32", "bf16"),
+                            channels=c, groups=groups, side=side)
 
 
 def norms(bench: Bench) -> Iterator[Figure]:
@@ -95,13 +97,36 @@ def pools(bench: Bench) -> Iterator[Figure]:
                             stride=stride)
 
 
+def copies(bench: Bench) -> Iterator[Figure]:
+    from models.kernels.copies import joined, rectified_copies
+
+    for c in (16, 36):
+        yield from compared(bench, lambda *maps: joined(maps), lambda *maps: torch.cat(maps, 1),
+                            [random(4, c, 16, 16) for _ in range(4)], ("fp32", "bf16"), joined=4, channels=c)
+        yield from compared(bench, partial(rectified_copies, count=3), lambda x: x.relu().repeat(1, 3, 1, 1),
+                            [random(4, c, 16, 16)], ("fp32", "bf16"), copies=3, channels=c)
+
+
+def passing(bench: Bench) -> Iterator[Figure]:
+    from models.kernels.passing import interleaved
+
+    for mixed in (4, 16):
+        def plain(total: Tensor, first: Tensor, second: Tensor, shares: Tensor, mixed: int = mixed) -> Tensor:
+            by = shares[0] * first[:, mixed:] + shares[1] * second[:, mixed:]
+            return shuffled(torch.cat([total, by], 1), 4)
+
+        yield from compared(bench, lambda total, first, second, shares: interleaved(total, shares, first, second),
+                            plain, [random(4, mixed, 16, 16), *(random(4, 4 * mixed, 16, 16) for _ in range(2)),
+                                    random(2)], ("fp32",), passing_by=3 * mixed)
+
+
 def kernels(bench: Bench) -> Iterator[Figure]:
     """All of them; on a CPU, which has none, nothing."""
     why = lacking(bench.device) if bench.device.type == "cuda" else "of a CPU"
     if why:
         yield Figure("kernels of our own", 0, "", {"why": why})
         return
-    for of in (depthwise, pointwise, norms, pools):
+    for of in (depthwise, pointwise, norms, pools, copies, passing):
         yield from of(bench)
 
 

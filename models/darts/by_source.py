@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from models.darts.genotype import EDGES
 from models.darts.operations import shuffled
+from models.kernels import usable
 
 # x (N, C, H, W), the Edges that leave it, shares (E, O), stride -> E maps
 Leave = Callable[[Tensor, nn.Module, Tensor, int], Sequence[Tensor]]
@@ -30,7 +31,8 @@ def by_source(cell: nn.Module, states: Sequence[Tensor], operations: Tensor, edg
         places = [EDGES.index((node, source)) for node in entered]
         shares = picked(rows, places)
         if edges is not None:
-            rest = F.max_pool2d(x[:, cell.mixed :], 2) if stride == 2 else x[:, cell.mixed :]
+            whole = x if usable(x) else x[:, cell.mixed :]
+            rest = F.max_pool2d(whole, 2) if stride == 2 else whole
             for node, place in zip(entered, places, strict=True):
                 passed[node].append((rest, edges[place]))
             x = x[:, : cell.mixed].contiguous(memory_format=torch.channels_last)
@@ -46,12 +48,17 @@ def picked(rows: Sequence[Tensor], places: Sequence[int], dim: int = 0) -> Tenso
 
 def _finished(cell: nn.Module, maps: list[Tensor], passed: list[tuple[Tensor, Tensor]],
               add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A node's map: the sum of what enters it, and the channels that pass by."""
+    """A node's map: the sum of what enters it, and the channels that pass by; kernels of our own get whole maps."""
     total = reduce(add, maps)
     if total.requires_grad:  # a slice of the gradient of all nodes: once dense for all edges
         total.register_hook(_dense)
     if not passed:
         return total
+    maps, shares = zip(*passed, strict=True)
+    if usable(total):
+        from models.kernels.passing import interleaved  # Triton, which not every machine has
+
+        return interleaved(total, torch.stack(shares), *maps)
     (rest, share), *others = passed
     by = reduce(lambda found, more: found.addcmul_(*more), others, rest * share)
     return shuffled(torch.cat([total, by], 1), cell.partial_channels)

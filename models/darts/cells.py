@@ -3,7 +3,7 @@
 What differs between the three is only what a node makes of the states before it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import BatchNorm2d, body_side, halvings, pool_linear
 from models.darts.operations import DropPath, FactorizedReduce, ReluConvBn
+from models.kernels import usable
 from models.kernels.branches import side_by_side
 
 
@@ -31,7 +32,7 @@ class CellSkeleton(nn.Module):
         self.channels_out = len(self.nodes) * channels
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        return torch.cat(self.node_maps(self.preprocessed(s0, s1)), 1)
+        return abreast(self.node_maps(self.preprocessed(s0, s1)))
 
     def preprocessed(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
         return side_by_side([partial(self.preprocess0.of_rectified, s0), partial(self.preprocess1.of_rectified, s1)],
@@ -43,6 +44,15 @@ class CellSkeleton(nn.Module):
         for node in self.nodes:
             states.append(node(states))
         return states[2:]
+
+
+def abreast(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (N, C, H, W), on the channels."""
+    if usable(maps[0]) and len({(map.shape, map.dtype) for map in maps}) == 1:
+        from models.kernels.copies import joined  # Triton, which not every machine has
+
+        return joined(maps)
+    return torch.cat(list(maps), 1)
 
 
 # of (channels_pp, channels_p, channels, reduction_p, reduction)

@@ -25,7 +25,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from models.darts import fused, stored
-from models.darts.cells import CellSkeleton, StackedCells
+from models.darts.cells import CellSkeleton, StackedCells, abreast
 from models.darts.genotype import EDGES, N_NODES, OPERATIONS, Genotype, discretize
 from models.darts.network import edge_stride
 from models.darts.operations import operation, shuffled
@@ -99,7 +99,7 @@ class SupernetCell(CellSkeleton):
         states = self.preprocessed(s0, s1)
         if form == "plain":
             return torch.cat(self._nodes(states, operations, edges), 1)
-        return torch.cat({"stored": stored, "fused": fused}[form].nodes(self, states, operations, edges), 1)
+        return abreast({"stored": stored, "fused": fused}[form].nodes(self, states, operations, edges))
 
     def _nodes(self, states: list[Tensor], operations: Tensor, edges: Tensor | None) -> list[Tensor]:
         """The maps of the nodes from the two preprocessed inputs."""

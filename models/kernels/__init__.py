@@ -1,10 +1,11 @@
 """Kernels of our own for GPUs, in Triton, where those of cuDNN and PyTorch leave much of the hardware idle.
 
     depthwise.py     ReLU and depthwise convolution, of all edges of a source at once
-    copies.py        ReLU and a copy for each edge
+    copies.py        ReLU and a copy for each edge; the maps of nodes side by side
     pointwise.py     pointwise convolution, of all edges of a source at once
     batch_norm.py    batch norm by the batch's statistics, and weighed sums of such maps
     pooling.py       average and maximum
+    passing.py       the channels that pass by, and those that do not, interleaved
     sums.py          over the parts that the others leave
     branches.py      what does not need each other, side by side in a CUDA graph
 

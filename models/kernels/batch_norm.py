@@ -23,7 +23,7 @@ from models.kernels.sums import total
 
 ROWS, CHANNELS, WARPS = 64, 32, 4  # of a tile
 PROGRAMS = 528  # that share a sum: four for each multiprocessor of a large GPU
-MERGED, NARROW = 256, 16  # parts and channels at once
+MERGED, NARROW = (256, 1024), 8  # parts at once, few or many, and channels
 VARYING = ["rows", "units", "parts", "pixels"]
 
 
@@ -63,8 +63,8 @@ class _Normalized(torch.autograd.Function):
         tracked = (*(running or ()), *[statistics] * 3)[:3]
         _merged[triton.cdiv(sizes.channels, NARROW), len(maps)](
             found, statistics, *tracked, *sizes.numbers[:2], parts, share, eps, momentum, UNIT=sizes.unit,
-            PIECES=pieces, TRACKED=len(running or ()), CHANNELS=NARROW, MERGED=MERGED, SUM=TYPES[sizes.sum],
-            num_warps=WARPS)
+            PIECES=pieces, TRACKED=len(running or ()), CHANNELS=NARROW, MERGED=MERGED[parts > MERGED[0]],
+            SUM=TYPES[sizes.sum], num_warps=WARPS)
         # Where there are none, none are read.
         factors = [statistics if factor is None else factor.contiguous() for factor in (weights, bias, kept)]
         _applied[triton.cdiv(sizes.rows, ROWS), sizes.blocks](maps, statistics, *factors, ys, *sizes.numbers,

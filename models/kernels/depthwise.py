@@ -16,7 +16,7 @@ from models.kernels import channels_last, precision_of, unit_of
 from models.kernels.sums import total
 
 NUMBERS, CHANNELS, WARPS = 2048, 32, 4  # of a tile of the map, and channels of it, at most
-PARTS = 512  # of the map, whose weight gradients are summed at the end
+PARTS = 512  # of the map, whose weight gradients are summed at the end; more of a map of few channels
 TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 VARYING = ["pixels", "height", "width", "out_height", "out_width", "units", "groups", "dilation"]
 
@@ -57,9 +57,9 @@ class _Depthwise(torch.autograd.Function):
                 grad, x, taps, grads[0], n * h * w, *sizes, **tile, **constants)
         if ctx.needs_input_grad[1]:
             rows = n * grad.shape[2]
-            parts = min(PARTS, rows)
-            sums = torch.empty((parts, *ctx.shape), dtype=precision_of(x), device=x.device)
             tile = _tile(out, NUMBERS, CHANNELS * 2)
+            parts = min(PARTS * CHANNELS * 2 // tile["CHANNELS"], rows)
+            sums = torch.empty((parts, *ctx.shape), dtype=precision_of(x), device=x.device)
             _weight_gradient[parts, triton.cdiv(out, tile["CHANNELS"])](
                 grad, x, sums, rows, *sizes, TAPS=triton.next_power_of_2(len(taps)), **tile, **constants)
             grads[1] = total(sums).to(taps.dtype)

@@ -14,6 +14,7 @@ from models.darts import joined
 from models.darts.genotype import Edge, Genotype
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
+from models.darts.operations import shuffled
 from models.darts.supernet import Supernet
 from models.kernels import branches
 from training.execution import Execution
@@ -91,6 +92,17 @@ def test_pointwise(dtype, c, groups):
           map_of(2, groups * c, 5, 9, dtype=dtype), torch.randn(groups * c, c, 1, 1, dtype=dtype))
 
 
+def test_pointwise_programs_that_take_several_tiles(monkeypatch):
+    from models.kernels import pointwise
+
+    monkeypatch.setattr(pointwise, "PROGRAMS", 1)
+    x, weight = map_of(3, 16, 13, 13, dtype=torch.float32), torch.randn(16, 8, 1, 1)  # tiles of 128 rows, 507 in all
+    y, parts = pointwise.pointwise_with_parts(x, weight)
+    torch.testing.assert_close(y, torch.conv2d(x, weight, groups=2), rtol=1e-5, atol=1e-5)
+    assert parts.shape == (4, 2, 16)
+    torch.testing.assert_close(parts[-1, 0], y.permute(0, 2, 3, 1).flatten(0, 2)[384:].mean(0), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("n", "c", "groups", "h", "w"), [(2, 8, 2, 16, 16), (3, 36, 3, 9, 7), (1, 72, 2, 3, 3)])
 def test_a_norm_of_what_a_pointwise_convolution_tells_of_its_parts(n, c, groups, h, w):
     from models.kernels.batch_norm import normalized
@@ -111,6 +123,28 @@ def test_copies_for_all_edges(dtype, c, count):
 
     agree(lambda x: rectified_copies(x, count), lambda x: x.relu().repeat(1, count, 1, 1),
           map_of(2, c, 5, 9, dtype=dtype))
+
+
+@TYPES
+@pytest.mark.parametrize(("c", "count"), [(8, 4), (36, 3), (80, 1)])
+def test_maps_side_by_side(dtype, c, count):
+    from models.kernels.copies import joined
+
+    agree(lambda *maps: joined(maps), lambda *maps: torch.cat(maps, 1),
+          *(map_of(2, c, 5, 9, dtype=dtype) for _ in range(count)))
+
+
+@TYPES
+@pytest.mark.parametrize(("c", "groups", "count"), [(16, 4, 3), (12, 2, 1), (80, 5, 2), (6, 1, 2)])
+def test_channels_that_pass_by(dtype, c, groups, count):
+    from models.kernels.passing import interleaved
+
+    def plain(total, shares, *maps):
+        by = sum(share * map[:, c // groups :] for share, map in zip(shares, maps, strict=True))
+        return shuffled(torch.cat([total, by], 1), groups)
+
+    agree(interleaved, plain, map_of(2, c // groups, 9, 17, dtype=dtype), torch.rand(count, dtype=dtype),
+          *(map_of(2, c, 9, 17, dtype=dtype) for _ in range(count)))
 
 
 @TYPES
