@@ -19,7 +19,6 @@ SUMMED = 64  # rows of a tile, of the sum over all rows; PART otherwise
 LEAST, MOST = 16, 256  # columns of a tile, and bytes of them
 DEPTH = 64  # columns that are multiplied at once
 PROGRAMS = 528  # that share the sum over all rows
-SPAN, STAGES = 4, 3  # tiles of rows that a program takes one after the other, where there are many; under way at once
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -71,13 +70,10 @@ def _multiplied(x: Tensor, weight: Tensor, parts: Tensor | None = None, transpos
     """`parts`, if there are any, get the statistics."""
     rows, channels, groups, constants = _sizes(x, weight)
     y, depth = torch.empty_like(x), min(constants["COLUMNS"], DEPTH)
-    tiles, blocks, depths = (triton.cdiv(*pair) for pair in (
-        (rows, PART), (weight.shape[1], constants["COLUMNS"]), (weight.shape[1], depth)))
-    span = SPAN if depths == 1 and tiles * groups >= 2 * PROGRAMS else 1
-    _products[triton.cdiv(tiles, span), groups, blocks](
+    _products[triton.cdiv(rows, PART), groups, triton.cdiv(weight.shape[1], constants["COLUMNS"])](
         x, weight, y, y if parts is None else parts, rows, channels, groups, TRANSPOSED=transposed,
-        TOLD=parts is not None and len(parts) > 0, DEPTH=depth, DEPTHS=depths, ROWS=PART, SPAN=span,
-        STAGES=STAGES if span > 1 else 1, **constants)
+        TOLD=parts is not None and len(parts) > 0, DEPTH=depth, DEPTHS=triton.cdiv(weight.shape[1], depth), ROWS=PART,
+        **constants)
     return y
 
 
@@ -91,47 +87,36 @@ def _sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int, dict[str, Any]]:
         "num_warps": 8 if columns > DEPTH else 4}
 
 
-@triton.jit
-def _factor(own, d, c, channels, TRANSPOSED: tl.constexpr):
-    """(DEPTH, COLUMNS) of a group's weights."""
-    square = (d < channels)[:, None] & (c < channels)[None, :]
-    if TRANSPOSED:
-        found = tl.load(own + d[:, None] * channels + c[None, :], square, 0.0)
-    else:
-        found = tl.load(own + c[None, :] * channels + d[:, None], square, 0.0)
-    return found
-
-
 @triton.jit(do_not_specialize=["rows", "units", "groups"])
 def _products(x, weight, y, parts, rows, units, groups, TRANSPOSED: tl.constexpr, TOLD: tl.constexpr,
               UNIT: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DEPTHS: tl.constexpr,
-              ROWS: tl.constexpr, SPAN: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr):
+              ROWS: tl.constexpr, PRECISION: tl.constexpr):
     channels = units * UNIT
     group = tl.program_id(1)
-    own = weight + group * channels * channels
+    r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    factor = _factor(own, tl.arange(0, DEPTH), c, channels, TRANSPOSED)
-    first = tl.program_id(0) * SPAN
-    for part in tl.range(first, tl.minimum(first + SPAN, tl.cdiv(rows, ROWS)), num_stages=STAGES):
-        r = part * ROWS + tl.arange(0, ROWS)
-        row = r.to(tl.int64)[:, None] * (channels * groups) + group * channels
-        product = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for depth in tl.static_range(DEPTHS):
-            d = depth * DEPTH + tl.arange(0, DEPTH)
-            if depth:  # then a program has one tile
-                factor = _factor(own, d, c, channels, TRANSPOSED)
-            map = tl.load(x + row + d[None, :], (r < rows)[:, None] & (d < channels)[None, :], 0.0)
-            product += tl.dot(map, factor, input_precision=PRECISION)
-        known = (r < rows)[:, None] & (c < channels)[None, :]
-        stored = product.to(y.dtype.element_ty)
-        tl.store(y + row + c[None, :], stored, known)
-        if TOLD:  # of what is stored: means, and sums of squared distances from them
-            stored = stored.to(tl.float32)
-            mean = tl.sum(tl.where(known, stored, 0.0), 0) / tl.minimum(rows - part * ROWS, ROWS)
-            apart = tl.where(known, stored - mean[None, :], 0.0)
-            place = parts + part * 2 * channels * groups + group * channels + c
-            tl.store(place, mean, c < channels)
-            tl.store(place + channels * groups, tl.sum(apart * apart, 0), c < channels)
+    row = r.to(tl.int64)[:, None] * (channels * groups) + group * channels
+    own = weight + group * channels * channels
+    product = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for depth in tl.static_range(DEPTHS):
+        d = depth * DEPTH + tl.arange(0, DEPTH)
+        map = tl.load(x + row + d[None, :], (r < rows)[:, None] & (d < channels)[None, :], 0.0)
+        square = (d < channels)[:, None] & (c < channels)[None, :]
+        if TRANSPOSED:
+            factor = tl.load(own + d[:, None] * channels + c[None, :], square, 0.0)
+        else:
+            factor = tl.load(own + c[None, :] * channels + d[:, None], square, 0.0)
+        product += tl.dot(map, factor, input_precision=PRECISION)
+    known = (r < rows)[:, None] & (c < channels)[None, :]
+    stored = product.to(y.dtype.element_ty)
+    tl.store(y + row + c[None, :], stored, known)
+    if TOLD:  # of what is stored: means, and sums of squared distances from them
+        stored = stored.to(tl.float32)
+        mean = tl.sum(tl.where(known, stored, 0.0), 0) / tl.minimum(rows - tl.program_id(0) * ROWS, ROWS)
+        apart = tl.where(known, stored - mean[None, :], 0.0)
+        place = parts + tl.program_id(0) * 2 * channels * groups + group * channels + c
+        tl.store(place, mean, c < channels)
+        tl.store(place + channels * groups, tl.sum(apart * apart, 0), c < channels)
 
 
 @triton.jit(do_not_specialize=["rows", "units", "groups"])

@@ -92,17 +92,6 @@ def test_pointwise(dtype, c, groups):
           map_of(2, groups * c, 5, 9, dtype=dtype), torch.randn(groups * c, c, 1, 1, dtype=dtype))
 
 
-def test_pointwise_programs_that_take_several_tiles(monkeypatch):
-    from models.kernels import pointwise
-
-    monkeypatch.setattr(pointwise, "PROGRAMS", 1)
-    x, weight = map_of(3, 16, 13, 13, dtype=torch.float32), torch.randn(16, 8, 1, 1)  # tiles of 128 rows, 507 in all
-    y, parts = pointwise.pointwise_with_parts(x, weight)
-    torch.testing.assert_close(y, torch.conv2d(x, weight, groups=2), rtol=1e-5, atol=1e-5)
-    assert parts.shape == (4, 2, 16)
-    torch.testing.assert_close(parts[-1, 0], y.permute(0, 2, 3, 1).flatten(0, 2)[384:].mean(0), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize(("n", "c", "groups", "h", "w"), [(2, 8, 2, 16, 16), (3, 36, 3, 9, 7), (1, 72, 2, 3, 3)])
 def test_a_norm_of_what_a_pointwise_convolution_tells_of_its_parts(n, c, groups, h, w):
     from models.kernels.batch_norm import normalized
