@@ -84,7 +84,7 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
     """Search, of several seeds each in a folder of its own; and train what was found, if one is to be chosen."""
     from artifacts.run_folder import RunFolder
     from training.distributed import rank
-    from training.search import Search, complete_training
+    from training.search import Diverged, Search, complete_training
 
     path = path / f"seed{seed}" if config.seeds > 1 else path
     checkpoint = path / "checkpoint.pt"
@@ -100,7 +100,12 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
     if folder:
         print(pictures.summary(trial.val_images(searching.halves)))
         print(searching.execution, flush=True)
-    found = searching.run(checkpoint, lambda record: keep(record, folder))
+    try:
+        found = searching.run(checkpoint, lambda record: keep(record, folder))
+    except Diverged:
+        if folder:  # for what comes after it: going on would end in the same
+            folder.finish({"stage": "darts_search", "diverged": True}, device)
+        raise
     if folder:
         write(found, path, config.format)
         told = result(found, pictures, chosen=False) | {"execution": searching.execution._asdict()}

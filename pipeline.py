@@ -43,7 +43,7 @@ from journey.plan import ABSENT, BEGUN, FINISHED, ROOT
 from journey.planning import AnyStage, place, plan
 from journey.processes import at_work, execute
 from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
-from journey.trainings import RefitStage
+from journey.trainings import RefitStage, RunStage
 from training.progress import duration
 from training.stopping import Signals
 
@@ -154,7 +154,7 @@ def work(stages: list[AnyStage], do: Callable[[list[str]], int], signals: Signal
         if signals.received:
             print(f"interrupted, everything is stopped; go on with: {resume}", file=sys.stderr)
             return 128 + signals.received
-        if code or stage.progress() != FINISHED:
+        if stage.progress() != FINISHED or (code and not (isinstance(stage, RunStage) and stage.diverged())):
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             print(f"failed: {stage.name} {how}; its message is above. {advice(stage.plan.runs, resume)}",
                   file=sys.stderr)

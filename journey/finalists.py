@@ -37,7 +37,7 @@ def finalists(runs: Path) -> list[Finalist]:
             folder = _best_trial(runs / search) if search in EXPERIMENTS else folder
         result = read_object(folder / "result.json") or {}
         found.append(Finalist(stage, folder, result, _seconds(runs / search) if search else 0.0,
-                              _problem(folder, result)))
+                              _problem(folder, result, runs / search if search else folder)))
     return found
 
 
@@ -68,7 +68,9 @@ def _best_trial(experiment: Path) -> Path:
     return next(places, experiment)
 
 
-def _problem(folder: Path, result: dict[str, Any]) -> str:
+def _problem(folder: Path, result: dict[str, Any], search: Path) -> str:
+    if not result and (read_object(search / "result.json") or {}).get("diverged"):
+        return "its search diverged, the loss is not finite"
     if not result:
         return "it has no result: its training has not come to an end"
     if result.get("diverged"):

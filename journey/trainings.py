@@ -1,7 +1,7 @@
 """The stages of pipeline.py that are one run of a script: the search of DARTS, and the training of each finalist.
 
 How far a stage is, is read from what it has computed: it is finished if it has its result.json, which is written last.
-A training that diverged is finished too; the leaderboard names it.
+What diverged is finished too; the leaderboard names it.
 """
 
 import dataclasses
@@ -72,7 +72,15 @@ class RunStage(Stage):
                 merge(SETTINGS[self.name], {key: None})  # which names the nearest one
         return self.computes(list(self.words(self.settings())))
 
+    def diverged(self) -> bool:
+        """Itself, or the search that it is about."""
+        searched = self.name == "retrain" and not self.refit
+        return any((read_object(path / "result.json") or {}).get("diverged")
+                   for path in (self.path, *([self.genotype.parent] if searched else [])))
+
     def progress(self) -> str:
+        if self.diverged() and not (self.path / "result.json").exists():
+            return FINISHED  # there is nothing to train
         result, wanted = read_object(self.path / "result.json"), self.config()
         if result is None:
             return BEGUN if self._begun() else ABSENT
@@ -85,9 +93,8 @@ class RunStage(Stage):
         found = self._chosen()
         assert_same(self.path, result.get("architecture") or {}, {key: found[key] for key in found
                                                                   if key in (result.get("architecture") or {})})
-        if self.name == "darts":
-            return FINISHED if self.genotype.exists() else BEGUN
-        return FINISHED if result.get("diverged") or (self.path / "model.pt").exists() else BEGUN
+        left = self.genotype if self.name == "darts" else self.path / "model.pt"
+        return FINISHED if result.get("diverged") or left.exists() else BEGUN
 
     def _handed(self) -> dict[str, Any]:
         """What stage 1 hands to this one."""
@@ -108,12 +115,12 @@ class RunStage(Stage):
         return (read_object(self.path / "result.json") or {}).get("wall_seconds")
 
     def outcome(self) -> str:
+        if self.diverged():
+            which = "" if (self.path / "result.json").exists() else "not trained, its search "
+            return f"{which}diverged, the loss is not finite; the leaderboard goes without it"
         result = read_json(self.path / "result.json")
-        if self.name == "darts":
-            return f"cells found, {result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
-        if result.get("diverged"):
-            return "diverged, its loss is not finite; the leaderboard goes without it"
-        return f"{result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
+        found = "cells found, " if self.name == "darts" else ""
+        return f"{found}{result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
 
     def model(self) -> Path | None:
         model = self.path / "model.pt"

@@ -37,7 +37,9 @@ def search_blocks(run: Run, runs: list[Run]) -> list[Block]:
         rows = [[str(seed["seed"]), percent(seed["value"])] for seed in result["seeds"]]
         blocks.append(Table(["seed", result.get("metric", "value")], rows, (0, 1)))
     told = result.get("genotype") or (shown.metrics[-1].get("genotype") if shown.metrics else None)
-    if run.result:
+    if result.get("diverged"):
+        blocks.append(Text("This search diverged: its loss is not finite.", "warning"))
+    elif run.result:
         blocks += [Text(f"{percent(result.get('value'))} {result.get('metric', '')}{by_validation(result)}. "
                         f"{_search_recipe(run)}"),
                    *_supernet(result)]

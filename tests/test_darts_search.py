@@ -163,7 +163,8 @@ def test_a_checkpoint_of_another_search(search, capsys):
 def test_a_loss_that_is_not_finite(search, capsys):
     code, path = search("--lr", "1e30", "--clip", "0")
     assert code == 2 and "the loss is not finite; lr = 1e+30: must be lower" in capsys.readouterr().err
-    assert not (path / "result.json").exists()
+    told = json.loads((path / "result.json").read_text())
+    assert told["diverged"] and "value" not in told and not (path / "genotype.json").exists()
 
 
 @pytest.mark.parametrize(("argv", "advice"), [

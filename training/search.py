@@ -35,6 +35,10 @@ from training.stopping import DeferredSignals
 from training.trial import line
 
 
+class Diverged(ValueError):
+    """The loss of a search is not finite."""
+
+
 class Searched(NamedTuple):
     """What a search came to. `history` has a record for each epoch; accuracies are in 0..1."""
 
@@ -135,7 +139,7 @@ class Search:
         return Captured(self.both_steps, recorder), Captured(self.weight_step, recorder)
 
     def epoch(self, epoch: int, step: Captured, stop: DeferredSignals) -> dict[str, Any]:
-        """One epoch; its record. ValueError if the loss is not finite.
+        """One epoch; its record. Diverged if the loss is not finite.
 
         A signal acts within the epoch only if nothing would be lost; otherwise the epoch is a short one.
         """
@@ -149,7 +153,7 @@ class Search:
             for name, hits in step(*drawn)._asdict().items():
                 totals[name] = totals.get(name, 0.0) + hits
             if ((number + 1) % LOG_INTERVAL == 0 or number + 1 == steps) and not totals["train"].isfinite().all():
-                raise ValueError(f"epoch {epoch + 1}: the loss is not finite; lr = {config.lr}: must be lower")
+                raise Diverged(f"epoch {epoch + 1}: the loss is not finite; lr = {config.lr}: must be lower")
             if stop and self.saved == len(self.history):
                 stop.act()
         seconds = time.perf_counter() - started

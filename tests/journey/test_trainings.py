@@ -66,6 +66,14 @@ def test_one_that_diverged_is_finished_and_the_pipeline_goes_on(tmp_path: Path) 
     assert [found.problem for found in finalists(tmp_path)] == ["its training diverged, the loss is not finite"]
 
 
+def test_a_search_that_diverged_leaves_nothing_to_train(tmp_path: Path) -> None:
+    search, training = stage(tmp_path, "darts"), stage(tmp_path, "retrain")
+    result(search, diverged=True)
+    assert search.progress() == FINISHED and search.diverged() and search.outcome().startswith("diverged")
+    assert training.progress() == FINISHED and training.outcome().startswith("not trained, its search diverged")
+    assert [found.problem for found in finalists(tmp_path)] == ["its search diverged, the loss is not finite"]
+
+
 def test_other_settings_are_never_taken_for_those_wanted(tmp_path: Path) -> None:
     hand_over(tmp_path)
     for one, words in ((stage(tmp_path, "baseline"), "made with epochs = 120, wanted is 3"),
