@@ -68,7 +68,7 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
         "data set": Path(data["name"]).name if data.get("name") else None,
         "checksum (sha256 of all pixels and labels)": data.get("checksum"),
         **{key.replace("_", " "): flat(value) for key, value in data.items()
-           if key not in ("name", "checksum", "classes")}})
+           if key not in ("name", "checksum", "classes") and not key.endswith("_files")}})
     name = data.get("name")
     licence = (DATASETS[name].licence if name in DATASETS else
                OWN_LICENCE if name else f"Licence of the data set: {UNKNOWN}, as is the data set.")

@@ -1,25 +1,24 @@
 """The packed cache of a data set: arrays that are memory-mapped, written once, whole or not at all."""
 
 import hashlib
-import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from files import read_json, read_object, write_json
-from pictures.preprocess import GreyRange
-from pictures.summary import summary
+from pictures import duplicates
+from pictures.contents import Read
+from pictures.summary import summary, warnings
 
-FORMAT = 4  # of the cache; another number makes old caches be rebuilt
+FORMAT = 5  # of the cache; another number makes old caches be rebuilt
 PATHS = "paths.json"  # in it: the files that were packed
-PAIRS = 2  # of equal files in two classes: those that are named
 
 
 @dataclass(frozen=True)
@@ -57,28 +56,23 @@ class Pictures:
         return summary(self.classes, own, self.test_size, validation or self.given_val, self.counts, self.notes)
 
 
-class Read(NamedTuple):
-    """A data set as it was read. Of a split: images (N, S, S, 4) uint8, labels (N,)."""
-
-    classes: list[str]
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-    given_val: int = 0  # as in Pictures
-    broken: int = 0  # pictures that could not be read, and are not among these
-    train_paths: Sequence[str] = ()  # below one root; none where there are no files
-    test_paths: Sequence[str] = ()
-    grey_range: GreyRange = MappingProxyType({})  # of values of more than 8 bits, found in the training pictures
-    grey_unlike: Sequence[str] = ()  # what is told of other pictures that do not keep to it
-
-
 _ARRAYS = ("train_images", "train_labels", "train_moments", "test_images", "test_labels")
 
 
-def pack(cache: Path, read: Read, drop_duplicates: bool, more: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Write the cache as a folder that appears whole, under its final name, or not at all. `more` counts to keep."""
+def pack(cache: Path, read: Read, drop_duplicates: bool, more: Mapping[str, Any] = MappingProxyType({}),
+         table: Path | None = None) -> None:
+    """Write the cache as a folder that appears whole, under its final name, or not at all. `more` counts to keep;
+    `table`: where the files go that are there twice. ValueError if it is refused, with what is there twice too."""
+    copies = duplicates.copies(read)
+    if table:
+        duplicates.write_table(read, copies, table)
+    if read.refused:
+        told = [] if drop_duplicates else warnings(duplicates.counted(read, copies))
+        raise ValueError("; ".join([read.refused, *told, *([f"{table} lists them"] if told and table else [])]))
     ranges = {"grey_range": dict(read.grey_range), "grey_unlike": list(read.grey_unlike)}
     ranges = {key: found for key, found in ranges.items() if found}
-    read, counts = _without_duplicates(read) if drop_duplicates else (read, _count_duplicates(read))
+    read, counts = (duplicates.without(read, copies) if drop_duplicates else
+                    (read, duplicates.counted(read, copies)))
     _assert_classes(read)
     work = Path(tempfile.mkdtemp(dir=cache.parent, prefix=f".{cache.name}."))
     try:
@@ -153,76 +147,3 @@ def open_cache(cache: Path, name: str) -> Pictures | None:
     arrays = {key: np.load(cache / f"{key}.npy", mmap_mode="c") for key in _ARRAYS}
     return Pictures(name, meta["checksum"], tuple(meta["classes"]), **arrays, folder=cache,
                     **{key: meta[key] for key in ("test_size", "given_val", "counts")})
-
-
-# ---- pictures that there are twice, by their pixels as they are packed
-
-
-class _Copies(NamedTuple):
-    """Of all images of a data set, in the order test, validation, training."""
-
-    first: np.ndarray  # (N,) the number of the first one that equals it
-    again: np.ndarray  # (N,) bool: it equals an earlier one
-    across: np.ndarray  # (N,) bool: and that one is in another split
-    differs: np.ndarray  # (N,) bool: and that one is of another class
-    conflict: np.ndarray  # (N,) bool: among those that equal it are two classes
-
-
-def _copies(read: Read) -> _Copies:
-    own = len(read.train[1]) - read.given_val
-    images, labels = (itertools.chain(test, train[own:], train[:own])
-                      for test, train in zip(read.test, read.train, strict=True))
-    seen: dict[bytes, int] = {}
-    first = np.array([seen.setdefault(hashlib.blake2b(image, digest_size=16).digest(), number)
-                      for number, image in enumerate(images)], int)
-    classes = np.array(list(labels), int)
-    split = np.repeat(range(3), [len(read.test[1]), read.given_val, own])
-    differs = classes != classes[first]
-    return _Copies(first, first != np.arange(len(first)), split != split[first], differs,
-                   np.isin(first, first[differs]))
-
-
-def _count_duplicates(read: Read) -> dict[str, Any]:
-    """`duplicates`: pictures that equal an earlier one, in the order test, validation, training; `duplicates_across`:
-    those of them that are in another split than that one; `two_classes`: pictures of which copies are in two classes,
-    and files that show it."""
-    copies = _copies(read)
-    found = {"duplicates": int(copies.again.sum()), "duplicates_across": int(copies.across.sum()),
-             "two_classes": len(np.unique(copies.first[copies.differs])), "two_classes_files": _conflicts(read, copies)}
-    return {key: count for key, count in found.items() if count}
-
-
-def _conflicts(read: Read, copies: _Copies) -> list[list[str]]:
-    """Two equal files of two classes, of the first pictures that have such; none of a data set without files."""
-    own = len(read.train[1]) - read.given_val
-    paths = [*read.test_paths, *read.train_paths[own:], *read.train_paths[:own]]
-    numbers, places = np.unique(copies.first[copies.differs], return_index=True)
-    others = np.flatnonzero(copies.differs)[places]
-    return [[paths[one], paths[other]] for one, other in zip(numbers[:PAIRS], others[:PAIRS], strict=True) if paths]
-
-
-def _without_duplicates(read: Read) -> tuple[Read, dict[str, Any]]:
-    """Keeps the first one, in the same order: the test set is never smaller for what is in the training data. Of copies
-    in two classes none is kept: which class is right is not known."""
-    copies = _copies(read)
-    left_out = copies.again | copies.conflict
-    if not left_out.any():
-        return read, {}
-    test, val, train = np.split(~left_out, [len(read.test[1]), len(read.test[1]) + read.given_val])
-    kept = np.concatenate([train, val]), test
-    parts = ((compact(images, mask), labels[mask])
-             for (images, labels), mask in zip((read.train, read.test), kept, strict=True))
-    paths = (list(itertools.compress(*those)) for those in zip((read.train_paths, read.test_paths), kept, strict=True))
-    found = {"duplicates_dropped": int((copies.again & ~copies.conflict).sum()),
-             "two_classes_dropped": int(copies.conflict.sum()), "two_classes_files": _conflicts(read, copies)}
-    return (Read(read.classes, *parts, int(val.sum()), read.broken, *paths),
-            {key: count for key, count in found.items() if count})
-
-
-def compact(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Those images that are kept, moved to the front of the same memory; a copy would double it."""
-    if kept.all():
-        return images
-    for to, number in enumerate(np.flatnonzero(kept)):
-        images[to] = images[number]
-    return images[: kept.sum()]

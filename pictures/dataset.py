@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pictures import SIDE
 from pictures.augmentation import Augmentation, Draws, Normalization, words
-from pictures.cache import Pictures, Read, open_cache, pack
+from pictures.cache import Pictures, open_cache, pack
+from pictures.contents import Read
 from pictures.known import DATASETS, mirrored_in, read_known
 from pictures.listing import TEST_SHARE, unused_share
 from pictures.own import listed, place_name, read, side_of
@@ -44,11 +45,13 @@ def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE,
         with FileLock(f"{cache}.lock"):
             pictures = open_cache(cache, data)  # another process may have packed it while we waited
             if pictures is None:
-                pack(cache, source.read(), drop_duplicates, earlier_side(cache, image_size))
+                pack(cache, source.read(), drop_duplicates, earlier_side(cache, image_size), source.duplicates)
                 pictures = open_cache(cache, data)
                 assert pictures is not None, cache
-    return dataclasses.replace(pictures, counts={**source.counts, **pictures.counts}, notes=source.notes,
-                               root=source.root)
+    counts = {**source.counts, **pictures.counts}
+    twice = any(key.startswith(("duplicates", "two_classes")) for key in counts)
+    listed = (f"{source.duplicates} lists all that are there twice",) if twice and source.duplicates else ()
+    return dataclasses.replace(pictures, counts=counts, notes=(*source.notes, *listed), root=source.root)
 
 
 def earlier_side(cache: Path, image_size: str) -> dict[str, int]:
@@ -68,6 +71,7 @@ class _Source(NamedTuple):
     counts: dict[str, Any]
     notes: tuple[str, ...] = ()
     root: str = ""
+    duplicates: Path | None = None  # where its files are listed that are there twice
 
 
 def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, drop_duplicates: bool, image_size: str,
@@ -80,8 +84,9 @@ def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, dro
     found = listed(data, data_dir, test_share, skip_broken, drop_duplicates)
     side = side_of(found, image_size)
     key = f"{place_name(data)}-{found.fingerprint()}-{side}-{fit}" + ("-skip-broken" if skip_broken else "")
-    broken, counts = data_dir / f"{place_name(data)}-broken.txt", {"side": side, "fit": fit} | found.counts()
-    return _Source(key, lambda: read(found, side, fit, skip_broken, broken), counts, found.notes, found.root)
+    counts = {"side": side, "fit": fit} | found.counts()
+    broken, twice = (data_dir / f"{place_name(data)}-{what}" for what in ("broken.txt", "duplicates.csv"))
+    return _Source(key, lambda: read(found, side, fit, skip_broken, broken), counts, found.notes, found.root, twice)
 
 
 # ---- batches

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from files import atomic_write, read_object, write_json
-from pictures.cache import Read, compact
+from pictures.contents import Read, compact
 from pictures.folders import in_folder
 from pictures.grey import GreySeen, Values
 from pictures.known import DATASETS
@@ -72,7 +72,7 @@ def side_of(listing: Listing, image_size: str) -> int:
 
 
 def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Path) -> Read:
-    """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` are a ValueError."""
+    """All pictures that can be decoded. The others are listed in a file, and without `skip_broken` it is refused."""
     files, test_files = listing.of("train", "val"), listing.of("test")
     ranges = grey_range(listing.path(file) for file in listing.of("train"))
     how = {"side": side, "fit": fit, "grey_range": ranges}
@@ -81,14 +81,13 @@ def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Pa
     if broken := [*listing.broken, *broken, *more]:
         with atomic_write(list_file, "wb") as file:
             file.write(b"".join(os.fsencode(line) + b"\n" for line in broken))
-        if not skip_broken:
-            raise ValueError(f"{told(listing, broken)}. {list_file} lists all; {SKIP}")
+    refused = f"{told(listing, broken)}. {list_file} lists all; {SKIP}" if broken and not skip_broken else ""
     val = int(good[len(listing.of("train")) :].sum())
     paths = ([file.path for file in itertools.compress(*those)] for those in ((files, good), (test_files, good_test)))
     seen = GreySeen(ranges)
     for found in (*values[len(listing.of("train")) :], *test_values):
         seen.add(found)
-    return Read(listing.classes, train, test, val, len(broken), *paths, ranges, seen.lines())
+    return Read(listing.classes, train, test, val, len(broken), *paths, ranges, seen.lines(), refused)
 
 
 def told(listing: Listing, broken: Sequence[str]) -> str:

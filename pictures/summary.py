@@ -43,9 +43,14 @@ def facts(counts: Mapping[str, Any]) -> list[str]:
 
 
 def _told(texts: Mapping[str, str], counts: Mapping[str, Any]) -> list[str]:
-    pairs = ", ".join(" = ".join(dict.fromkeys(map(quoted, pair))) for pair in counts.get("two_classes_files") or ())
-    return [_number(text, counts[key], f" ({pairs})" if pairs else "") for key, text in texts.items()
-            if counts.get(key)]
+    return [_number(text, counts[key], _pairs(counts.get(f"{key.removesuffix('_dropped')}_files") or ()))
+            for key, text in texts.items() if counts.get(key)]
+
+
+def _pairs(files: Sequence[Sequence[str]]) -> str:
+    """Files that show it, such as (cat/1.jpg = dog/7.jpg)."""
+    told = ", ".join(" = ".join(dict.fromkeys(map(quoted, pair))) for pair in files)
+    return f" ({told})" if told else ""
 
 
 def _number(text: str, n: float, pairs: str) -> str:
@@ -53,12 +58,12 @@ def _number(text: str, n: float, pairs: str) -> str:
 
 
 WARNINGS = {
-    "duplicates_across": "{n} picture{s} {are} in two of training, validation and test, whose accuracies then say too "
-                         "much (--drop-duplicates drops such)",
+    "duplicates_across": "{n} picture{s} {are} in two of training, validation and test{pairs}, whose accuracies then "
+                         "say too much (--drop-duplicates drops such)",
     "two_classes": "{n} picture{s} {are} in two classes{pairs}",
     "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
     "broken": "{n} picture{s} that cannot be used left out",
-    "duplicates": "{n} picture{s} {are} there twice or more (--drop-duplicates drops such)",
+    "duplicates": "{n} picture{s} {are} there twice or more{pairs} (--drop-duplicates drops such)",
     "earlier_side": "brought to {n}x{n} pixels when these were other or fewer pictures (--image-size {n} keeps that)",
 }
 FACTS = {

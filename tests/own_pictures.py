@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pictures.dataset import Pictures
@@ -31,3 +32,20 @@ def make_classes(folder: Path, **sizes: int) -> Path:
 def left_out(pictures: Pictures) -> dict:
     """What was left out or set aside; how the others were brought to one size is no part of it."""
     return {key: count for key, count in pictures.counts.items() if key not in ("side", "fit")}
+
+
+def sizes(pictures) -> tuple[list[int], list[int], int]:
+    """Of the classes in training, with a given validation set, and test; and that of the validation set."""
+    return np.bincount(pictures.train_labels).tolist(), np.bincount(pictures.test_labels).tolist(), pictures.given_val
+
+
+def refused(call) -> str:
+    with pytest.raises(ValueError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def packed(cache_dir):
+    """What a data_dir holds besides locks."""
+    return [path for path in cache_dir.glob("cache/*") if path.suffix != ".lock"]

@@ -74,11 +74,11 @@ def test_the_line_about_the_data_and_the_counts_in_the_result(photos, call, tmp_
     assert call(script, photos, "--skip-broken", "--drop-duplicates", "--test-share", "0.25") == 0
     data = result_of(tmp_path)["data"]
     assert data["broken"] == data["not_pictures"] == data["duplicates_dropped"] == 1 and data["test_share"] == 0.25
-    validation = "" if script is retrain else "; validation 2"
+    validation, table = "" if script is retrain else "; validation 2", next(tmp_path.glob(".data/*-duplicates.csv"))
     assert told(capsys) == (
         f"2 classes, 22 + 8 pictures, smallest class 11{validation}; brought to 32x32 pixels (pad)\n  1 picture that "
-        "cannot be used left out\n  no test set was given: 25% of each class set aside as one\n  1 file is no picture\n"
-        "  1 duplicate dropped")
+        f"cannot be used left out\n  .data/{table.name} lists all that are there twice\n  no test set was given: 25% "
+        "of each class set aside as one\n  1 file is no picture\n  1 duplicate dropped")
 
 
 @pytest.mark.parametrize("script", EACH)

@@ -1,9 +1,5 @@
 """Pictures: reading, cache, split, and augmentation against a plain per-image reference."""
 
-import errno
-import multiprocessing
-import os
-import resource
 import shutil
 
 import numpy as np
@@ -12,6 +8,7 @@ import torch
 from PIL import Image
 
 from benchmarks.counting import Launches
+from own_pictures import packed
 from pictures import dataset
 from pictures import split as splits
 from pictures.augmentation import Augmentation, Normalization, channels, words
@@ -89,13 +86,6 @@ def test_a_known_data_set_can_be_enlarged(digits_dir, tmp_path):
     assert np.array_equal(large.train_images[3, :, :, :3], np.asarray(expected)) and large.counts == {"side": 48}
 
 
-def test_a_changed_file_is_seen(folder, tmp_path):
-    before = dataset.load(str(folder), tmp_path / "cache")
-    assert dataset.load(str(folder), tmp_path / "cache").checksum == before.checksum
-    Image.new("RGB", (32, 32), "red").save(folder / "train/cat/0.jpg")
-    assert dataset.load(str(folder), tmp_path / "cache").checksum != before.checksum
-
-
 def remove_all(folder):
     shutil.rmtree(folder)
 
@@ -143,51 +133,6 @@ def test_bad_folders_are_named_and_leave_nothing(folder, tmp_path, damage, words
         dataset.load(str(folder), tmp_path / "cache")
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     assert packed(tmp_path / "cache") == []
-
-
-def packed(cache_dir):
-    """What a data_dir holds besides locks."""
-    return [path for path in cache_dir.glob("cache/*") if path.suffix != ".lock"]
-
-
-def test_full_disk_leaves_nothing_half_written(folder, tmp_path):
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))  # the nearest thing to a full disk
-    try:
-        with pytest.raises(OSError) as error:
-            dataset.load(str(folder), tmp_path / "cache")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert error.value.errno == errno.EFBIG or "requested and" in str(error.value)  # numpy reports a short write
-    assert packed(tmp_path / "cache") == []
-
-
-@pytest.mark.parametrize("name", ["train_images.npy", "test_labels.npy", "meta.json"])
-def test_a_truncated_cache_is_rebuilt(folder, tmp_path, name, capsys):
-    before = dataset.load(str(folder), tmp_path / "cache")
-    [cache] = packed(tmp_path / "cache")
-    os.truncate(cache / name, (cache / name).stat().st_size // 2)
-    after = dataset.load(str(folder), tmp_path / "cache")
-    assert "packing the data set again" in capsys.readouterr().out
-    assert after.checksum == before.checksum and np.array_equal(after.train_labels, before.train_labels)
-
-
-def load_and_report(folder, cache, results):
-    results.put(dataset.load(str(folder), cache).checksum)
-
-
-def test_eight_processes_may_start_at_once(folder, tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=load_and_report, args=(folder, tmp_path / "cache", results)) for _ in range(8)]
-    for process in processes:
-        process.start()
-    checksums = {results.get(timeout=60) for _ in processes}
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 8
-    assert checksums == {dataset.load(str(folder), tmp_path / "cache").checksum}
-    assert len(packed(tmp_path / "cache")) == 1
 
 
 def test_digits(digits_dir):

@@ -7,12 +7,11 @@ import socket
 import numpy as np
 import pytest
 
-from own_pictures import left_out, make, make_classes
+from own_pictures import left_out, make, make_classes, refused, sizes
 from pictures.dataset import load
 from pictures.folders import find_pictures, in_folder
 from pictures.listing import Listing
 from pictures.own import listed
-from pictures.reading import read_picture
 
 
 @pytest.fixture
@@ -34,18 +33,6 @@ def listing(root, tmp_path):
 
 def split_of(found: Listing) -> dict[str, str]:
     return {file.path: file.split for file in found.files}
-
-
-def sizes(pictures) -> tuple[list[int], list[int], int]:
-    """Of the classes in training, with a given validation set, and test; and that of the validation set."""
-    return np.bincount(pictures.train_labels).tolist(), np.bincount(pictures.test_labels).tolist(), pictures.given_val
-
-
-def refused(call) -> str:
-    with pytest.raises(ValueError) as error:
-        call()
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # ---- root/<class>/*, nothing split
@@ -383,103 +370,6 @@ def test_the_folder_above_is_told_from_the_data_set(root, opened):
     make_classes(root / "set", cat=5, dog=5)
     assert "1 class with pictures; at least 2 are needed" in (message := refused(opened))
     assert f"is {root}/set meant?" in message
-
-
-# ---- the same picture twice
-
-
-@pytest.fixture
-def twice(root):
-    for split, size in (("train", 6), ("val", 3), ("test", 3)):
-        make_classes(root / split, cat=size, dog=size)
-    make(root / "test/cat/a.png", like=1)
-    make(root / "val/cat/b.png", like=1)
-    make(root / "train/cat/c.png", like=1)
-    make(root / "train/dog/d.png", like=2)
-    make(root / "train/dog/e.png", like=2)
-    return root
-
-
-def test_duplicates_are_counted(twice, opened):
-    pictures = opened()
-    assert left_out(pictures) == {"duplicates": 3, "duplicates_across": 2} and sizes(pictures)[0] == [11, 11]
-    assert pictures.summary().splitlines()[1:3] == [
-        "  2 pictures are in two of training, validation and test, whose accuracies then say too much "
-        "(--drop-duplicates drops such)", "  3 pictures are there twice or more (--drop-duplicates drops such)"]
-
-
-def test_duplicates_can_be_dropped(twice, opened):
-    before = opened()
-    pictures = opened(drop_duplicates=True)
-    assert sizes(pictures) == ([6 + 3, 7 + 3], [4, 3], 6) and left_out(pictures) == {"duplicates_dropped": 3}
-    assert pictures.checksum != before.checksum and "\n  3 duplicates dropped" in pictures.summary()
-    kept = {image.tobytes() for images in (pictures.train_images, pictures.test_images) for image in images}
-    assert kept == {image.tobytes() for images in (before.train_images, before.test_images) for image in images}
-    assert len(kept) == len(pictures.train_images) + len(pictures.test_images)
-    assert opened().checksum == before.checksum and opened().counts == before.counts
-
-
-@pytest.fixture
-def in_two_classes(root):
-    """Three pictures, one of them in the test set too, and one with a copy in its own class."""
-    for split, size in (("train", 6), ("val", 2), ("test", 3)):
-        make_classes(root / split, cat=size, dog=size)
-    for number, paths in enumerate((["train/cat/a.png", "train/dog/a.png"], ["train/cat/\udcff.png", "test/dog/b.png"],
-                                    ["train/cat/c.png", "train/cat/d.png", "val/dog/c.png"])):
-        for path in paths:
-            make(root / path, like=number)
-    make(root / "train/dog/e.png", like=9)
-    make(root / "train/dog/f.png", like=9)
-    return root
-
-
-def test_pictures_in_two_classes_are_told_apart(in_two_classes, opened):
-    pictures = opened()
-    assert left_out(pictures) == {
-        "duplicates": 5, "duplicates_across": 3, "two_classes": 3,
-        "two_classes_files": [["test/dog/b.png", "train/cat/\udcff.png"], ["val/dog/c.png", "train/cat/c.png"]]}
-    assert ("\n  3 pictures are in two classes (test/dog/b.png = train/cat/\\xff.png, val/dog/c.png = train/cat/c.png)"
-            in pictures.summary())
-
-
-def test_no_class_is_chosen_for_a_picture_in_two(in_two_classes, opened):
-    """All its copies are dropped, and its classes' own copies are not counted as duplicates."""
-    pictures = opened(drop_duplicates=True)
-    assert sizes(pictures) == ([6 + 2, 6 + 1 + 2], [3, 3], 4)
-    counts = left_out(pictures)
-    assert counts.pop("two_classes_files") == opened().counts["two_classes_files"]
-    assert counts == {"duplicates_dropped": 1, "two_classes_dropped": 7}
-    assert "\n  1 duplicate dropped" in pictures.summary()
-    assert pictures.summary().splitlines()[1].startswith(
-        "  7 files dropped, since the same pictures are in two classes (test/dog/b.png = ")
-    names = {os.path.basename(path) for split in ("train", "test") for path in pictures.paths(split)}
-    assert not names & {"a.png", "b.png", "c.png", "d.png", "\udcff.png"} and {"e.png", "f.png"} & names == {"e.png"}
-
-
-def test_a_class_of_which_only_conflicts_are_there(root, opened):
-    make_classes(root, cat=6)
-    for name in ("dog", "cat"):
-        for number in range(3):
-            make(root / name / f"same{number}.png", like=number)
-    assert "class 'dog' has no picture left for training" in refused(lambda: opened(drop_duplicates=True))
-
-
-def test_each_picture_knows_its_file(twice, opened, tmp_path):
-    """Also when some are left out, and when another path to the folder was packed."""
-    (twice / "train/cat/0.jpg").write_bytes(b"broken")
-    (tmp_path / "link").symlink_to(twice)
-    opened(skip_broken=True, drop_duplicates=True)
-    pictures = opened(tmp_path / "link", skip_broken=True, drop_duplicates=True)
-    for split in ("train", "test"):
-        images, paths = getattr(pictures, f"{split}_images"), pictures.paths(split)
-        assert len(paths) == len(images) and paths[0].startswith(f"{tmp_path}/link/{split}/")
-        assert all(np.array_equal(image[:, :, :3], read_picture(path, 32, "pad"))
-                   for image, path in zip(images, paths, strict=True))
-
-
-def test_nothing_to_drop_changes_nothing(root, opened):
-    make_classes(root, cat=5, dog=5)
-    assert opened(drop_duplicates=True).checksum == opened().checksum
 
 
 # ---- one folder by several paths, and names of all kinds

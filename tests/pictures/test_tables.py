@@ -79,7 +79,8 @@ def test_every_bad_row_is_named_at_once(images):
                   "line 12 of labels.csv: images/2.png is 'dog', but 'cat' in line 4",
                   "images/7.png: not a picture", "--skip-broken goes on without them"):
         assert words in message, message
-    assert "\n" not in message and "9.png" not in message
+    assert "\n" not in message and message.count("9.png") == 1
+    assert "; 1 picture is there twice or more (images/9.png) (--drop-duplicates drops such); " in message
     pictures = load(file, images / "cache", skip_broken=True)
     assert pictures.counts["broken"] == 7 and pictures.counts["duplicates"] == 1
     assert pictures.classes == ("cat", "dog") and len(pictures.train_labels) + pictures.test_size == 12 - 7
