@@ -185,7 +185,7 @@ def export(folder: Path, judge: "Judge", runs: Path, of_test: dict[str, Any] | N
 
     trained = judge.trained
     facts = {**trained.facts, "chosen": chosen, **({"test": of_test} if of_test else {})}
-    save_model(runs / "model.pt", trained.model, trained.network, trained.normalization, trained.classes, facts)
+    save_model(runs / "model.pt", *trained._replace(facts=facts))
     write_model_card(runs, trained._replace(facts=facts), folder)
 
 

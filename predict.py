@@ -102,6 +102,7 @@ class Network(NamedTuple):
     classes: tuple[str, ...]
     preprocess: dict[str, Any]  # the arguments of pictures.preprocess
     classify: Callable[["np.ndarray"], "np.ndarray"]  # images (N, side, side, 4) uint8 -> probabilities (N, classes)
+    learnt: frozenset[int] = frozenset()  # digests of the pictures it was trained on; an ONNX file has none
 
 
 def predict(config: PredictConfig, pictures: Named, count: int) -> int:
@@ -110,6 +111,7 @@ def predict(config: PredictConfig, pictures: Named, count: int) -> int:
     with Decoder(SIDE, config.workers) as decoder:
         from tqdm import tqdm
 
+        from pictures.duplicates import digests
         from reporting.predictions import Tally
 
         network = (onnx_network if is_onnx(config.model) else torch_network)(config)
@@ -124,7 +126,8 @@ def predict(config: PredictConfig, pictures: Named, count: int) -> int:
                     grey.add(values)
                 probabilities = network.classify(batch.images)
                 file.writelines(lines(batch, probabilities, network.classes, config.json))
-                tally.add(batch.paths, (network.classes[best] for best in probabilities.argmax(1)))
+                tally.add(batch.paths, (network.classes[best] for best in probabilities.argmax(1)),
+                          (digest in network.learnt for digest in digests(batch.images).tolist()))
                 bar.update(len(batch.paths) + len(batch.broken))
             file.flush()
             whole = True  # and not left by a reader that has seen enough
@@ -143,7 +146,8 @@ def torch_network(config: PredictConfig) -> Network:
     trained = load_model(Path(config.model), pick_device(config.device))
     if config.tta and not trained.mirrored:
         raise ValueError("tta = True: this network was trained without mirrored pictures, and would misread them")
-    return Network(trained.classes, trained.preprocess, classifier(trained, config.precision, config.tta))
+    return Network(trained.classes, trained.preprocess, classifier(trained, config.precision, config.tta),
+                   frozenset(trained.learnt.tolist()))
 
 
 def onnx_network(config: PredictConfig) -> Network:

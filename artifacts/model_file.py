@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from artifacts.file_kinds import kind_of
 from files import atomic_write
@@ -34,6 +34,7 @@ class TrainedModel(NamedTuple):
     normalization: Normalization
     classes: tuple[str, ...]
     facts: dict[str, Any]
+    learnt: Tensor = torch.empty(0, dtype=torch.int64)  # digests (pictures.duplicates) of what it was trained on
 
     @property
     def side(self) -> int:
@@ -79,16 +80,17 @@ def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def save_model(path: Path, model: nn.Module, network: Mapping[str, Any], normalization: Normalization,
-               classes: Sequence[str], facts: Mapping[str, Any]) -> None:
+               classes: Sequence[str], facts: Mapping[str, Any], learnt: Any = ()) -> None:
     """Write `model`, which `network` describes, atomically; an auxiliary head is left out. OSError if the disk is full.
 
-    facts: what is worth knowing about the training, of plain types, under the keys of its result.json.
+    facts: what is worth knowing about the training, of plain types, under the keys of its result.json. `learnt`: as in
+    TrainedModel, or as an array; empty if it is not known.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
                if not key.startswith("auxiliary.")}
     content = {"kind": KIND, "format": FORMAT, "network": dict(network), "classes": list(classes),
                "facts": dict(facts), "mean": normalization.mean.cpu(), "std": normalization.std.cpu(),
-               "weights": weights}
+               "weights": weights, "learnt": torch.as_tensor(learnt, dtype=torch.int64)}
     try:
         with atomic_write(path, "wb") as file:
             torch.save(content, file)
@@ -104,7 +106,8 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
         model.load_state_dict(content["weights"])
         normalization = Normalization(content["mean"], content["std"], content["network"].get("side", SIDE))
         found = TrainedModel(model.to(device, memory_format=torch.channels_last).eval(), content["network"],
-                             normalization, tuple(content["classes"]), content["facts"])
+                             normalization, tuple(content["classes"]), content["facts"],
+                             content.get("learnt", torch.empty(0, dtype=torch.int64)))  # not in files of before
     except KeyError as error:
         raise ValueError(f"{path}: not a whole model file ({error.args[0]} is missing)") from None
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:

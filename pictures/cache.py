@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +44,10 @@ class Pictures:
         """The files of the images of train or test, in their order; none of a data set that has a name."""
         found = (read_object(self.folder / PATHS) or {}) if self.folder else {}
         return [os.path.join(self.root, path) for path in found.get(split, ())]
+
+    def digests(self, index: Iterable[int]) -> np.ndarray:
+        """Of these training images, (N,) int64."""
+        return duplicates.digests(self.train_images[number] for number in index)
 
     @property
     def side(self) -> int:

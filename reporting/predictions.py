@@ -16,12 +16,15 @@ class Tally:
         self.names, self.classes = names, set(classes)
         self.counts: Counter[str] = Counter()  # of a predicted class
         self.pairs: Counter[tuple[str, str]] = Counter()  # (true, predicted)
+        self.learnt: Counter[bool] = Counter()  # of pictures that were trained on: whether the prediction is right
 
-    def add(self, paths: Iterable[str], predicted: Iterable[str]) -> None:
-        for path, name in zip(paths, predicted, strict=True):
+    def add(self, paths: Iterable[str], predicted: Iterable[str], learnt: Iterable[bool]) -> None:
+        """`learnt`: whether the network was trained on it."""
+        for path, name, known in zip(paths, predicted, learnt, strict=True):
             self.counts[name] += 1
             if true := next((true for true in self.names(path) if true in self.classes), None):
                 self.pairs[true, name] += 1
+                self.learnt[true == name] += known
 
     def lines(self, seconds: float) -> Iterator[str]:
         count, known = self.counts.total(), self.pairs.total()
@@ -33,7 +36,16 @@ class Tally:
         elif known:
             right = sum(number for (true, predicted), number in self.pairs.items() if true == predicted)
             yield f"accuracy {right / count:.2%}: {right} of {count} are what their folder or table says"
+            yield from self._known(right, count)
             yield from _table(self.pairs) if len({*sum(self.pairs, ())}) <= MOST else _most_confused(self.pairs)
+
+    def _known(self, right: int, count: int) -> Iterator[str]:
+        """What the accuracy is worth, if it is of pictures that were trained on."""
+        if learnt := self.learnt.total():
+            right, new = right - self.learnt[True], count - learnt
+            others = f"; of the other {new} {right} are right, {right / new:.2%}" if new else ""
+            yield (f"{learnt} of these {count} pictures were in its training data: this accuracy tells nothing about "
+                   f"new ones{others}")
 
 
 def _each(counts: Counter[str]) -> str:

@@ -25,9 +25,7 @@ from conftest import ROOT
 from pictures import dataset
 from pictures.decoding import AHEAD, Decoder
 from pictures.folders import find_pictures
-from pictures.named import Named
 from pictures.reading import read_picture
-from reporting.predictions import Tally
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
@@ -232,29 +230,6 @@ def test_pictures_of_no_class_give_no_accuracy(model_file, by_class, capsys, str
     assert call(model_file, "--images", by_class) == 0
     assert summary(capsys)[1:] == [
         "accuracy not known: 1 of 6 pictures are in no folder, and no table, that names a class of the model"]
-
-
-def test_many_classes_give_the_most_confused_pairs():
-    classes = [f"kind{i:03}" for i in range(300)]
-    tally = Tally(Named([]).names, classes)
-    for number, name in enumerate(classes):
-        tally.add([f"root/{name}/{i}.png" for i in range(5)], [name] * 5)
-        wrong = 40 if number == 7 else number % 3
-        tally.add([f"root/{name}/x{i}.png" for i in range(wrong)], ["kind009"] * wrong)
-    first, accuracy, *pairs = tally.lines(1.25)
-    assert first.startswith("1839 pictures in 1.2 s; kind009: ") and first.endswith("288 other classes: 1440")
-    assert accuracy == "accuracy 81.57%: 1500 of 1839 are what their folder or table says"
-    assert len(pairs) == 12 and pairs[0] == "40 of 45 kind007 taken for kind009" and "2 of 7 kind002" in pairs[1]
-
-
-def test_a_table_of_names_of_any_length():
-    tally = Tally(Named([]).names, ["a", "a name that is much too long for a table", "b"])
-    tally.add(["root/a/1", "root/a/2", "root/b/1"], ["a", "a name that is much too long for a table", "b"])
-    assert [*tally.lines(0)][2:] == [
-        "true                     a  a name that~             b  (predicted)",
-        "a                        1             1             .",
-        "a name that~             .             .             .",
-        "b                        .             .             1"]
 
 
 # ---- names, and what must not be overwritten

@@ -227,7 +227,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         outcome |= folder.provenance(device)  # in the model file as well, which may be taken elsewhere
         if not result.diverged:
             described = network if pictures.side == SIDE else {**network, "side": pictures.side}
-            save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome)
+            save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome,
+                       pictures.digests(loaders.train.index.tolist()))
         folder.finish(outcome, device)
         if len(folder.records) == config.epochs:
             report_epoch(judged(folder.records[-1]))
