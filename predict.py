@@ -172,7 +172,7 @@ def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[[
     import torch
 
     from pictures.augmentation import words
-    from training.hardware import pick_dtype
+    from training.hardware import pick_dtype, true_fp32
 
     device = trained.normalization.mean.device
     dtype = pick_dtype(precision, device, trained.model)
@@ -180,7 +180,7 @@ def classifier(trained: "TrainedModel", precision: str, tta: bool) -> Callable[[
 
     def probabilities(x: "torch.Tensor") -> "torch.Tensor":
         pieces = x.split(PIECE) if device.type == "cpu" else [x]
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), true_fp32():
             return torch.cat([network(piece).float().softmax(1) for piece in pieces])
 
     @torch.inference_mode()

@@ -26,6 +26,7 @@ from pictures import dataset
 from pictures.decoding import AHEAD, Decoder
 from pictures.folders import find_pictures
 from pictures.reading import read_picture
+from training import hardware
 
 KINDS = (("a.png", "RGB", (40, 20)), ("b.jpg", "L", (32, 32)), ("c.gif", "P", (9, 70)), ("d.bmp", "RGB", (32, 32)),
          ("e.tiff", "CMYK", (33, 31)), ("f.webp", "RGBA", (200, 100)), ("inner/a.png", "RGB", (1, 1)),
@@ -117,6 +118,17 @@ def test_tta_is_refused_where_the_training_knew_no_mirror_images(folder, tmp_pat
 def test_mirrored_pictures_differ(model_file, folder):
     plain, mirrored = (oracle(model_file, folder / "f.webp", mirror) for mirror in (False, True))
     assert np.abs(plain - mirrored).max() > 1e-3  # what the test of --tta rests on
+
+
+def test_float32_is_computed_where_nobody_asks_for_less(model_file, folder, capsys, monkeypatch):
+    """As an export does; although a training would take bf16 here."""
+    monkeypatch.setattr(hardware, "_cpu_has_bf16", lambda: True)
+    found = []
+    for more in ([], ["--precision", "auto"]):
+        assert predict.main(["--model", str(model_file), "--images", str(folder), "--json", *more]) == 0
+        found.append(np.array([list(record["probabilities"].values()) for record in records(capsys.readouterr().out)]))
+    expected = [oracle(model_file, path) for path in find_pictures(str(folder))]
+    assert np.abs(found[0] - expected).max() < 1e-5 < 1e-4 < np.abs(found[1] - expected).max()
 
 
 def test_the_size_of_a_batch_does_not_matter(model_file, folder, capsys):
