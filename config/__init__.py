@@ -27,7 +27,7 @@ class DataConfig:
     skip_broken: bool = setting(False, "go on without the pictures that cannot be read")
     drop_duplicates: bool = setting(False, "leave out pictures that equal another one, in the training data first")
     image_size: str = setting("auto", "side in pixels to which pictures are brought; auto: 32 for cifar10 and digits, "
-                              "else the largest that most of the pictures have, up to 128",
+                              "else the largest up to 128 that half of the pictures have on their shorter side",
                               choices=("auto", "32", "48", "64", "96", "128", "192", "224"))
     fit: str = setting("pad", "how: pad, all of the picture, with grey beside it; crop, the largest square in it; "
                        "stretch, all of it, not keeping its proportions", choices=("pad", "crop", "stretch"))

@@ -82,11 +82,12 @@ def _source(data: str, data_dir: Path, test_share: float, skip_broken: bool, dro
         return _Source(f"{data}-{side}" if side != SIDE else data, lambda: Read(*read_known(data, data_dir, side)),
                        {"side": side} if side != SIDE else {}, unused_share(test_share))
     found = listed(data, data_dir, test_share, skip_broken, drop_duplicates)
-    side = side_of(found, image_size)
+    side, why = side_of(found, image_size)
     key = f"{place_name(data)}-{found.fingerprint()}-{side}-{fit}" + ("-skip-broken" if skip_broken else "")
     counts = {"side": side, "fit": fit} | found.counts()
     broken, twice = (data_dir / f"{place_name(data)}-{what}" for what in ("broken.txt", "duplicates.csv"))
-    return _Source(key, lambda: read(found, side, fit, skip_broken, broken), counts, found.notes, found.root, twice)
+    notes = tuple(filter(None, (why, *found.notes)))
+    return _Source(key, lambda: read(found, side, fit, skip_broken, broken), counts, notes, found.root, twice)
 
 
 # ---- batches

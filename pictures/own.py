@@ -65,10 +65,10 @@ def place_name(data: str) -> str:
 # ---- decoding
 
 
-def side_of(listing: Listing, image_size: str) -> int:
-    """To which its pictures are brought; `image_size` as in DataConfig."""
+def side_of(listing: Listing, image_size: str) -> tuple[int, str]:
+    """To which its pictures are brought, and why it is no larger, where that is to be told; `image_size`: a setting."""
     paths = [listing.path(file) for file in listing.files]
-    return automatic(paths, len(paths)) if image_size == "auto" else int(image_size)
+    return automatic(paths, len(paths)) if image_size == "auto" else (int(image_size), "")
 
 
 def read(listing: Listing, side: int, fit: str, skip_broken: bool, list_file: Path) -> Read:
