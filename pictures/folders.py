@@ -7,6 +7,7 @@ folders; links are followed.
 import os
 import shlex
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -202,4 +203,11 @@ class _Findings:
         problems += [f"{shown(path)}/, a class, has no pictures" for label, path in self.empty.items()
                      if label not in classes]
         return Listing(self.data, self.data, in_order(self.files), split_names, self.not_pictures,
-                       tuple(self.broken), tuple(problems), tuple(self.notes))
+                       tuple(self.broken), tuple(problems), tuple(self.notes), subfolders=self.subfolders())
+
+    def subfolders(self) -> int:
+        """Folders of those classes whose pictures lie in several."""
+        places = defaultdict(set)
+        for file in self.files:
+            places[file.split, file.label].add(os.path.dirname(file.path))
+        return sum(len(found) for found in places.values() if len(found) > 1)

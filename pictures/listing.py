@@ -33,6 +33,7 @@ class Listing:
     problems: tuple[str, ...] = ()  # what forbids its use
     notes: tuple[str, ...] = ()  # what does not
     test_share: float = 0.0  # of the test set that was set aside; 0: it was given
+    subfolders: int = 0  # of classes whose pictures lie in several
 
     @property
     def classes(self) -> list[str]:
@@ -50,7 +51,8 @@ class Listing:
 
     def counts(self) -> dict[str, Any]:
         """What was left out or set aside, as in `Pictures.counts`."""
-        found = {"test_share": self.test_share, "not_pictures": self.not_pictures}
+        found = {"test_share": self.test_share, "not_pictures": self.not_pictures,
+                 "subfolders": self.subfolders if self.test_share else 0}  # which a test set that is given may respect
         return {key: count for key, count in found.items() if count}
 
     def fingerprint(self) -> str:

@@ -64,6 +64,8 @@ WARNINGS = {
     "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
     "broken": "{n} picture{s} that cannot be used left out",
     "duplicates": "{n} picture{s} {are} there twice or more{pairs} (--drop-duplicates drops such)",
+    "subfolders": "{n} folders within classes: their pictures are split at random, and if those of a folder look alike "
+                  "(one session), accuracies say too much; give train/ and test/, or a table with a column split",
     "earlier_side": "brought to {n}x{n} pixels when these were other or fewer pictures (--image-size {n} keeps that)",
 }
 FACTS = {

@@ -21,12 +21,12 @@ TOLD = 3  # bad rows that are named of what is no table at all
 
 
 class Columns(NamedTuple):
-    """Numbers of the columns, and how many there are."""
+    """Numbers of the columns, and the names of all."""
 
     path: int
     label: int
     split: int | None
-    count: int
+    names: list[str]
 
 
 class Row(NamedTuple):
@@ -52,7 +52,7 @@ def in_table(data: str, drop_duplicates: bool = False) -> Listing:
     if bad and not files:  # what is no table at all need not be told line by line
         more = f"; and {len(bad) - TOLD} more" if len(bad) > TOLD else ""
         raise ValueError(f"data = {shown(data)}: no row of {len(rows)} is a picture: {'; '.join(lines[:TOLD])}{more}; "
-                         f"wanted: path, label and, if you like, split; paths relative to {shown(root)}")
+                         f"wanted: {_told(header)}; paths relative to {shown(root)}")
     found = {file.split for _, file in files} - {""}
     return Listing(data, root, in_order(file for _, file in files), {split: split for split in sorted(found)},
                    broken=lines, notes=tuple(notes))
@@ -111,7 +111,7 @@ def _roles(header: list[str]) -> dict[str, int]:
 def _named(data: str, header: list[str]) -> Columns:
     """By the names in a header; what they leave open is clear if one column is left, or none has such a name."""
     roles = _roles(header)
-    if not roles:
+    if not roles and len(header) < 4:
         return _by_position(header)
     left = [number for number in range(len(header)) if number not in roles.values()]
     for role in ("path", "label"):
@@ -120,15 +120,20 @@ def _named(data: str, header: list[str]) -> Columns:
         elif role not in roles:
             raise ValueError(f"data = {shown(data)}: no column is named as the {role}, such as {NAMES[role][0]} or "
                              f"{NAMES[role][2]}; there are {', '.join(map(repr, header))}")
-    return Columns(roles["path"], roles["label"], roles.get("split"), len(header))
+    return Columns(roles["path"], roles["label"], roles.get("split"), header)
 
 
 def _by_position(cells: list[str]) -> Columns:
-    return Columns(0, 1, 2, 3) if len(cells) > 2 else Columns(0, 1, None, 2)
+    return Columns(0, 1, 2, ["path", "label", "split"]) if len(cells) > 2 else Columns(0, 1, None, ["path", "label"])
+
+
+def _told(header: list[str]) -> str:
+    """What the columns are, for people."""
+    return f"as its header says, {', '.join(header)}" if _roles(header) else "path, label and, if you like, split"
 
 
 def _unused(header: list[str], columns: Columns) -> list[str]:
-    names = [repr(name) for number, name in enumerate(header[: columns.count]) if number not in columns[:3]]
+    names = [repr(name) for number, name in enumerate(header[: len(columns.names)]) if number not in columns[:3]]
     return [f"column{'' if len(names) == 1 else 's'} not used: {', '.join(names)}"] if names else []
 
 
@@ -149,9 +154,10 @@ def _files(root: str, rows: list[Row], columns: Columns) -> tuple[list[tuple[int
 
 def _file(root: str, cells: list[str], columns: Columns) -> tuple[File | None, str]:
     """What a row stands for, or what is wrong with it."""
-    if len(cells) != columns.count:
-        wanted = f"path, label{'' if columns.split is None else ' and split'}" if columns.count < 4 else columns.count
-        return None, f"{len(cells)} column{'' if len(cells) == 1 else 's'}, wanted are {wanted}"
+    if len(cells) != len(columns.names):
+        lacks = f"; nothing for {', '.join(columns.names[len(cells):])}" if len(cells) < len(columns.names) else ""
+        return None, (f"{len(cells)} column{'' if len(cells) == 1 else 's'}, wanted are the {len(columns.names)} "
+                      f"{', '.join(columns.names)}{lacks}")
     path, label = _on_disk(root, cells[columns.path]), unicodedata.normalize("NFC", cells[columns.label])
     split = "" if columns.split is None else SPLIT_NAMES.get(cells[columns.split].lower())
     if split is None:

@@ -157,6 +157,22 @@ def test_subfolders_and_links_are_used(root, opened, tmp_path):
     assert (np.array(sizes(pictures)[0]) + sizes(pictures)[1]).tolist() == [6, 6, 2]
 
 
+def test_sessions_that_are_split_at_random_are_told(root, opened):
+    """Neighbours look alike; where the owner has split, the owner knows."""
+    for session in "abc":
+        make_classes(root / "cat" / session, monday=2)
+    make_classes(root, dog=6)
+    make_classes(root / "owl", all=6)
+    assert opened().summary().splitlines()[1].startswith(
+        "  3 folders within classes: their pictures are split at random, and if those of a folder look alike")
+    (root / "train").mkdir()
+    for name in ("cat", "dog", "owl"):
+        (root / name).rename(root / "train" / name)
+    assert opened().counts["subfolders"] == 3
+    make_classes(root / "test", cat=1, dog=1, owl=1)
+    assert "subfolders" not in opened().counts
+
+
 def test_loops_end(root):
     make_classes(root, cat=2, dog=2)
     (root / "round").symlink_to(root)

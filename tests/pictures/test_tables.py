@@ -72,8 +72,9 @@ def test_every_bad_row_is_named_at_once(images):
     with pytest.raises(ValueError) as error:
         load(file, images / "cache")
     message = str(error.value)
-    for words in ("7 of 12 pictures cannot be used: ", "line 3 of labels.csv: 2 columns, wanted are path, label and "
-                  "split", "line 5 of labels.csv: no file 'images/none.png'", "line 6 of labels.csv: no label",
+    for words in ("7 of 12 pictures cannot be used: ", "line 3 of labels.csv: 2 columns, wanted are the 3 path, label, "
+                  "split; nothing for split; ", "line 5 of labels.csv: no file 'images/none.png'",
+                  "line 6 of labels.csv: no label",
                   "line 8 of labels.csv: split 'dev', must be one of train, val, valid, validation, test",
                   "line 4 of labels.csv: images/2.png is 'cat', but 'dog' in line 12",
                   "line 12 of labels.csv: images/2.png is 'dog', but 'cat' in line 4",
@@ -117,6 +118,20 @@ def test_a_header_that_leaves_columns_open_is_refused(images):
     with pytest.raises(ValueError, match="no column is named as the label, such as label or classname; there are "
                                          "'image', 'x', 'y'"):
         in_table(table(images, ["image,x,y", *(f"{row},1" for row in ROWS)]))
+
+
+def test_a_bad_row_is_told_in_the_order_of_the_header(images):
+    rows = [f"{label},train,{path}" for path, label in (row.split(",") for row in ROWS)]
+    file = table(images, ["class,set,image", *rows[:8], "dog,train", f"{rows[9]},x"])
+    with pytest.raises(ValueError) as error:
+        load(file, images / "cache")
+    for words in ("line 10 of labels.csv: 2 columns, wanted are the 3 class, set, image; nothing for image; ",
+                  "line 11 of labels.csv: 4 columns, wanted are the 3 class, set, image. "):
+        assert words in str(error.value)
+    with pytest.raises(ValueError, match="wanted: as its header says, label, file; paths relative to"):
+        in_table(table(images, ["label,file", *ROWS]))
+    with pytest.raises(ValueError, match="no column is named as the path, such as path or filename; there are 'a'"):
+        in_table(table(images, ["a,b,c,d", *(f"{row},1,2" for row in ROWS)]))
 
 
 def test_a_table_of_windows(images):
