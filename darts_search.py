@@ -29,7 +29,7 @@ from config import DartsSearchConfig, merge, to_copy
 from files import read_json, write_json
 from guard.logs import GO_ON
 from training import trial
-from training.progress import left
+from training.progress import left, of_data
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
         trial.begin_anew(path)
     folder = RunFolder(path, one) if rank() == 0 else None
     if folder:
-        print(pictures.summary(trial.val_images(searching.halves)))
+        print(of_data(pictures.summary(trial.val_images(searching.halves))))
         print(searching.execution, flush=True)
     try:
         found = searching.run(checkpoint, lambda record: keep(record, folder))

@@ -218,8 +218,9 @@ def finish(stages: list[AnyStage], seconds: float) -> None:
     if model:
         table = runs / "test_pictures.csv"
         tested = write_test_pictures({"data": plan.data, "data_dir": plan.data_dir, **plan.data_set}, table)
-        words = ["--model", str(runs / "model.pt"), "--images", str(table) if tested else "FOLDER"]
-        print(f"try:         {to_copy('predict.py', *words)}")
+        words = ["--model", str(runs / "model.pt")]
+        print(f"try:         {to_copy('predict.py', *words, '--images', str(table) if tested else 'FOLDER')}")
+        print(f"export:      {to_copy('predict.py', *words, '--export', 'onnx')}")
 
 
 def headline(runs: Path) -> None:

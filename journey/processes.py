@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from guard.logs import GO_ON
+from training.progress import TOLD
 from training.stopping import Signals
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -24,7 +25,8 @@ def execute(command: list[str], folder: Path, lock: int, signals: Signals, go_on
     that it advises after a stop, in place of its own.
     """
     child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock],
-                             preexec_fn=tied_to_us(), env={**os.environ, **({GO_ON: go_on} if go_on else {})})
+                             preexec_fn=tied_to_us(),
+                             env={**os.environ, TOLD: "1", **({GO_ON: go_on} if go_on else {})})
     asked = False
     try:
         while child.poll() is None:

@@ -138,7 +138,9 @@ class ExperimentStage(Stage):
 
     def outcome(self) -> str:
         best = read_json(self.folder / "best.json")
-        chosen = ", ".join(str(value) for value in best["parameters"].values()) if self.name == "hpo" else "a network"
+        size = (best.get("result") or {}).get("parameters")
+        chosen = (", ".join(str(value) for value in best["parameters"].values()) if self.name == "hpo" else
+                  "a MobileNet with blocks of its own" + (f", {size:,} parameters" if size else ""))
         failed = best["trials"].get("failed", 0)
         return f"best validation accuracy {best['value']:.2%} ({chosen})" + (
             f"; {failed} of {best['trials']['total']} trials failed" if failed else "")

@@ -12,7 +12,7 @@ import torch
 
 import hpo_trial
 from conftest import ROOT
-from training import loop
+from training import loop, progress
 
 SMALL = ["--model", "shufflenetg2", "--data", "digits", "--train-size", "64", "--val-size", "32", "--batch-size", "32"]
 
@@ -44,6 +44,12 @@ def test_a_trial_under_nni(trial, tmp_path):
     assert result.keys() >= {"commit", "versions", "hardware", "wall_seconds", "best", "config", "diverged"}
     assert list(folder.glob("tensorboard/events.out.tfevents.*"))
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["identity"]["lr"] == 0.01
+
+
+def test_a_stage_of_a_pipeline_has_one_line_about_the_data(trial, monkeypatch, capsys):
+    monkeypatch.setenv(progress.TOLD, "1")
+    assert trial("--epochs", "1", "--test-share", "0.3")[0] == 0
+    assert "\n10 classes, 1437 + 360 pictures, smallest class 139; validation 32\non cpu" in capsys.readouterr().out
 
 
 def test_a_trial_that_nni_repeats_goes_on_from_its_checkpoint(trial, tmp_path, monkeypatch):

@@ -247,7 +247,9 @@ def test_the_pipeline_says_how_to_go_on_and_what_to_try(tmp_path, capsys, monkey
     small_models.write(stage.path / "model.pt", "mobilenet")
     (stage.path / "result.json").write_text(json.dumps({"value": 0.5, "metric": "accuracy", "parameters": 1}))
     pipeline.finish([stage], 1.0)
-    words = shlex.split(capsys.readouterr().out.partition("try:  ")[2])
+    lines = [line.partition(":") for line in capsys.readouterr().out.splitlines()]
+    words, export = (next(shlex.split(text) for name, _, text in lines if name == key) for key in ("try", "export"))
+    assert export == [*words[:4], "--export", "onnx"] and Path(export[3]).is_file()
     assert Path(words[1]).resolve() == ROOT / "predict.py" and predict.main(words[2:]) == 0
     assert capsys.readouterr().out.count("\n") == 1 + 6  # pictures, below one of names
 

@@ -1,8 +1,16 @@
-"""How long a training still takes, for people."""
+"""What people read while a training goes on: what it is of, and how long it still takes."""
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+TOLD = "NOTES_TOLD"  # in the environment: a pipeline has told all that is to be said of the data set
+
+
+def of_data(summary: str) -> str:
+    """The summary of a data set; within a pipeline its first line."""
+    return summary.partition("\n")[0] if TOLD in os.environ else summary
 
 
 def left(records: Sequence[Mapping[str, Any]], epochs: int) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from config import TrainingConfig, command_line, identity, run_script
 from files import read_object
 from pictures import SIDE
-from training.progress import left
+from training.progress import left, of_data
 from training.settings_check import SAMPLES, check
 
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
@@ -206,7 +206,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
     execution = of_training(config, model, size())
     if folder:
-        print(pictures.summary(val_images(loaders)))
+        print(of_data(pictures.summary(val_images(loaders))))
         print(execution, flush=True)
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,

@@ -1,6 +1,7 @@
 """The stages of a pipeline that train: what they run, when they are finished, and what is trained again at the end."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from files import write_json
 from journey import budgets
 from journey.finalists import finalists
 from journey.plan import BEGUN, FINISHED, Plan
+from journey.processes import execute
 from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
 from journey.trainings import RefitStage, RunStage
+from training import progress
 from training.stopping import Signals
 
 BEST = {"lr": 0.01, "optimizer": "Adam", "model": "vgg"}
@@ -43,6 +46,22 @@ def result(one: RunStage, **more: object) -> None:
 
 def hand_over(runs: Path) -> None:
     write_json(runs / "hpo/best.json", {"schema": 1, "parameters": BEST})
+
+
+def test_what_stage_2_found_is_said_in_words(tmp_path: Path) -> None:
+    found = {"value": 0.5, "parameters": {"block01_op": "dw3"}, "result": {"parameters": 2969636},
+             "trials": {"total": 3}}
+    write_json(tmp_path / "classic_nas/best.json", found)
+    assert ExperimentStage("classic_nas", plan(tmp_path), {}).outcome() == (
+        "best validation accuracy 50.00% (a MobileNet with blocks of its own, 2,969,636 parameters)")
+
+
+def test_what_a_pipeline_has_told_of_the_data_is_not_told_again(tmp_path: Path) -> None:
+    """Its stages have a line about it; alone they tell all."""
+    assert progress.of_data("2 classes\n  a note") == "2 classes\n  a note"
+    code = "import sys; from training.progress import of_data; sys.exit(of_data('2 classes\\n  a note') != '2 classes')"
+    with Signals() as signals, open(tmp_path / "lock", "wb") as lock:
+        assert execute([sys.executable, "-c", code], pipeline.ROOT, lock.fileno(), signals) == 0
 
 
 @pytest.mark.parametrize("name", ["baseline", "hpo_final", "nas_final", "plain_mobilenet", "retrain", "random_cell"])
