@@ -13,6 +13,7 @@ from typing import Any
 from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
 from pictures.known import DATASETS
+from pictures.listing import named, without_folders
 from pictures.preprocess import FITS
 from pictures.summary import grey_words
 
@@ -22,6 +23,7 @@ SAME = ("| parameters |", "| classes |", "| checksum ", "| commit |", '{"')  # w
 RECIPE = ("recipe", "augment", "optimizer", "lr", "weight_decay", "momentum", "epochs", "batch_size", "warmup",
           "schedule", "bias_factor", "label_smoothing", "clip", "ema", "drop_path", "auxiliary", "crop_padding",
           "crop_border", "flip", "alternate", "cutout", "precision", "seed")
+IN_32NDS = dict.fromkeys(("crop_padding", "cutout"), ", in 32nds of the picture's side")
 OWN_LICENCE = "The user's own pictures, a folder or a table of them: their licence is the user's to know and to state."
 LIMITS = (
     "It knows the classes above and no others: a picture of anything else gets one of them too, often with confidence.",
@@ -65,15 +67,17 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
         "training time, s": known.get("wall_seconds")})
     yield from ("```json", json.dumps(trained.network), "```", "", "## Data", "")
     yield from table({
-        "data set": Path(data["name"]).name if data.get("name") else None,
+        "data set": named(data["name"]) if data.get("name") else None,
         "checksum (sha256 of all pixels and labels)": data.get("checksum"),
         **{key.replace("_", " "): flat(value) for key, value in data.items()
-           if key not in ("name", "checksum", "classes") and not key.endswith("_files")}})
+           if key not in ("name", "checksum", "classes", "notes") and not key.endswith("_files")},
+        **({"notes": without_folders(flat(data["notes"]), data["name"])} if "notes" in data else {})})
     name = data.get("name")
     licence = (DATASETS[name].licence if name in DATASETS else
                OWN_LICENCE if name else f"Licence of the data set: {UNKNOWN}, as is the data set.")
     yield from (licence, "", "## Recipe", "")
-    yield from table({key: config[key] for key in RECIPE if key in config} or {"settings": None})
+    settings = {key + IN_32NDS.get(key, ""): config[key] for key in RECIPE if key in config}
+    yield from table(settings or {"settings": None})
     yield from ("## Figures", "")
     yield from table(figures(known))
     if known.get("chosen"):

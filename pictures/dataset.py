@@ -48,7 +48,7 @@ def load(data: str, data_dir: str | os.PathLike, test_share: float = TEST_SHARE,
                 pack(cache, source.read(), drop_duplicates, earlier_side(cache, image_size), source.duplicates)
                 pictures = open_cache(cache, data)
                 assert pictures is not None, cache
-    counts = {**source.counts, **pictures.counts}
+    counts = {**source.counts, **pictures.counts, **({"notes": list(source.notes)} if source.notes else {})}
     twice = any(key.startswith(("duplicates", "two_classes")) for key in counts)
     listed = (f"{source.duplicates} lists all that are there twice",) if twice and source.duplicates else ()
     return dataclasses.replace(pictures, counts=counts, notes=(*source.notes, *listed), root=source.root)

@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 SPLITS = ("", "train", "val", "test")  # empty: not split
@@ -127,6 +128,17 @@ def _chosen(paths: list[str], share: float, known: Mapping[str, str]) -> set[str
 
 
 # ---- for messages
+
+
+def named(data: str) -> str:
+    """A data set's name to show to others: without the folders above it, but for that of a table."""
+    place = Path(data)
+    return "/".join(place.parts[-2:]) if place.suffix.lower() in (".csv", ".tsv") else place.name
+
+
+def without_folders(text: str, data: str) -> str:
+    """On one line, without the folders above the data set."""
+    return " ".join(text.replace(data, named(data)).split())
 
 
 def some(listing: Listing, lines: Sequence[str], most: int = 10) -> list[str]:

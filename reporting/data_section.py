@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from pictures.listing import without_folders
 from pictures.preprocess import FITS
 from pictures.summary import facts, warnings
 from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
@@ -38,7 +39,8 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     size = f"; each brought to {data['side']}x{data['side']} pixels" if data.get("side") else ""
     size += f", {FITS[data['fit']]}" if size and data.get("fit") in FITS else ""
     worst = warnings(data)
-    told, kind = "; ".join([*worst, *facts(data)]), "warning" if worst else "note"
+    notes = (without_folders(note, str(data.get("name"))) for note in data.get("notes") or ())
+    told, kind = "; ".join([*worst, *notes, *facts(data)]), "warning" if worst else "note"
     return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}{size}."),
             *([Text(f"Of the files: {told}.", kind)] if told else [])]
 

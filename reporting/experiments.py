@@ -10,6 +10,7 @@ from reporting.findings import Experiment, Run
 from reporting.words import UNKNOWN, by_validation, duration, millions, percent, recipe, slug, span, value
 
 NAS_LABEL = "block01_op"  # what only the space of stage 2 has
+TIME = "time of its process"
 AXES = 6  # parameters that a parallel plot can show
 
 
@@ -181,7 +182,7 @@ def _trials(experiment: Experiment) -> Table:
     data = result.get("data") or {}
     sizes, of = is_nas(experiment) and data.get("classes"), data.get("val_images")
     judged = ["validation accuracy", *(["95% interval"] if of else [])]
-    header = ["#", "trial", "state", *judged, *names, *(["parameters"] if sizes else []), "time", "note"]
+    header = ["#", "trial", "state", *judged, *names, *(["parameters"] if sizes else []), TIME, "note"]
     rows = []
     for rank, trial in enumerate(experiment.state.trials, 1):
         given = trial.parameters or {}
@@ -191,7 +192,7 @@ def _trials(experiment: Experiment) -> Table:
                      *(value(given.get(n, "")) for n in names),
                      *([_size(trial, result)] if sizes else []),
                      "" if trial.seconds is None else duration(trial.seconds), trial.note[:80]])
-    numbers = ("#", *judged, "parameters", "time")
+    numbers = ("#", *judged, "parameters", TIME)
     return Table(header, rows, tuple(place for place, name in enumerate(header) if name in numbers))
 
 

@@ -18,6 +18,7 @@ from guard import processes, registry
 from guard.results import Results, load
 from guard.results_view import finite, read_csv, write_best, write_csv
 from guard.trials import Trial
+from pictures.listing import named
 
 DEPTH = 5  # of folders: runs/<pipeline>/<stage>/<name>/seed<number>
 STAGES = ("hpo", "classic_nas", "darts_search", "retrain")  # folders of runs
@@ -34,7 +35,7 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         known = [f"checksum {self.checksum[:12]}" if self.checksum else "checksum not known yet", self.versions]
-        return f"{Path(self.data).name} ({', '.join(filter(None, known))})"
+        return f"{named(self.data)} ({', '.join(filter(None, known))})"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from guard.results import Results
 from models.blocks import body_side, halvings
 from models.mobilenet_space.choices import BLOCKS, SIDE, STEM, Block, blocks_of, skips
 from models.mobilenet_space.space import BASELINE, check_sample, cost, count_parameters
+from pictures.listing import named
 
 STAGE = "classic_nas"  # as its trials name it in result.json
 OPERATIONS = {  # name -> color, in words
@@ -114,13 +115,13 @@ def side_of(result: dict[str, Any]) -> int:
 
 def recipe(result: dict[str, Any]) -> tuple[dict, dict]:
     """All that a run computes with, but its network. (The data set is known by its checksum.)"""
-    data = {key: value for key, value in result["data"].items() if key != "name"}
+    data = {key: value for key, value in result["data"].items() if key not in ("name", "notes")}
     return {key: value for key, value in result["config"].items() if key not in NOT_COMPUTED}, data
 
 
 def recipe_in_words(result: dict[str, Any]) -> str:
     data, config = result["data"], result["config"]
-    return (f"{Path(data['name']).name}: {data['train_images']} training and {data['val_images']} validation images, "
+    return (f"{named(data['name'])}: {data['train_images']} training and {data['val_images']} validation images, "
             f"{config['epochs']} epochs, {config['optimizer']}, learning rate {config['lr']:g}, seed {config['seed']}")
 
 

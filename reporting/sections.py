@@ -3,10 +3,10 @@ or broken, and where everything comes from."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pictures.listing import named
 from reporting import experiments, stages
 from reporting.blocks import Block, Bullets, Details, Facts, Heading, Table, Text
 from reporting.data_section import data_blocks
@@ -54,7 +54,8 @@ def report_blocks(findings: Findings, predict: bool, device: str) -> list[Block]
         blocks += [*answer, heading, *rest] if len(findings.groups) == 1 else [heading, *answer, *rest]
     missing = [f"No {stage} yet: `{command}`" for stage, command in COMMANDS.items()
                if stage not in _stages_there(findings)]
-    blocks += [Heading(2, "Missing or broken"), Bullets([*problems, *missing] or ["Nothing."])]
+    blocks += [Heading(2, "Missing or broken results"),
+               Bullets([*problems, *missing] or ["No result is missing or broken."])]
     return [*blocks, Heading(2, "Where the figures come from"), *_provenance(findings)]
 
 
@@ -217,15 +218,16 @@ def _provenance(findings: Findings) -> list[Block]:
                    if one.best and isinstance(one.best.get("result"), dict)]
         results += [(run.name, run.result or {"config": run.config}) for run in group.runs]
         rows += [_row(name, origin, result) for name, result in results]
-    return [Table(["result", "data set", "checksum", "seed", "commit", "versions", "hardware", "seconds", "finished"],
-                  rows, (3, 7)),
+    return [Table(["result", "data set", "checksum", "seed", "commit", "versions", "hardware",
+                   "seconds of training", "finished"], rows, (3, 7)),
             Text("Checksum: the first 12 digits of the sha256 of all pixels and labels. Commit: + means changed since. "
-                 "Of an experiment its best trial is listed; results.csv has them all.", "note")]
+                 "Seconds: without the start of its process, which the times in the tables of trials contain. Of an "
+                 "experiment its best trial is listed; results.csv has them all.", "note")]
 
 
 def _row(name: str, origin: Origin, result: dict[str, Any]) -> list[str]:
     seconds = result.get("wall_seconds")
-    return [name, Path(origin.data).name, origin.checksum[:12], str((result.get("config") or {}).get("seed", "")),
+    return [name, named(origin.data), origin.checksum[:12], str((result.get("config") or {}).get("seed", "")),
             str(result.get("commit", "")), origin.versions, str(result.get("hardware", "")),
             f"{seconds:,.1f}" if isinstance(seconds, int | float) else "", str(result.get("finished", "not finished"))]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.darts.genotype_files import genotype_name
+from pictures.listing import named, without_folders
 
 UNKNOWN = "not told"
 Z = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
@@ -86,16 +87,16 @@ def value(item: Any) -> str:
 
 def data_name(settings: dict[str, Any]) -> str:
     """Of the data set in the settings of a run, without the folders above it."""
-    return Path(str(settings.get("data", "unknown data"))).name
+    return named(str(settings.get("data", "unknown data")))
 
 
 def reason(error: Exception, data: str) -> str:
     """On one line, without the folders above the data set: a page is shown to others."""
-    return " ".join(str(error).replace(data, Path(data).name).split())
+    return without_folders(str(error), data)
 
 
 def data_title(name: str) -> str:
-    return DATA.get(name, Path(name).name)
+    return DATA.get(name, named(name))
 
 
 def recipe(result: dict[str, Any]) -> str:
@@ -103,7 +104,7 @@ def recipe(result: dict[str, Any]) -> str:
     data, config = result["data"], result["config"]
     images = [f"{data[f'{part}_images']} {name}" for part, name in (("train", "training"), ("val", "validation"))
               if data.get(f"{part}_images")]
-    parts = [Path(str(data.get("name", UNKNOWN))).name, " and ".join(images) + " images" if images else "",
+    parts = [named(str(data.get("name", UNKNOWN))), " and ".join(images) + " images" if images else "",
              f"{config.get('epochs', UNKNOWN)} epochs", f"seed {config.get('seed', UNKNOWN)}"]
     return ", ".join(filter(None, parts))
 

@@ -30,8 +30,8 @@ def make_classes(folder: Path, **sizes: int) -> Path:
 
 
 def left_out(pictures: Pictures) -> dict:
-    """What was left out or set aside; how the others were brought to one size is no part of it."""
-    return {key: count for key, count in pictures.counts.items() if key not in ("side", "fit")}
+    """What was left out or set aside; how the others were brought to one size, and notes, are no part of it."""
+    return {key: count for key, count in pictures.counts.items() if key not in ("side", "fit", "notes")}
 
 
 def sizes(pictures) -> tuple[list[int], list[int], int]:

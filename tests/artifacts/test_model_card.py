@@ -120,3 +120,15 @@ def test_how_pictures_are_read(folder, tmp_path):
     assert "- 16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255; values beyond are cut off.\n" in text
     assert "- floating grey: values 0 to 1 in this data set" in text
     assert rows(tmp_path)["grey range"] == "float [0, 1], integer [0, 4095]"
+
+
+def test_a_table_of_pictures_and_what_is_told_of_it(folder, tmp_path):
+    """Without the folders above it; names of single files are no part of a card."""
+    data = {"name": "/home/me/birds/labels.csv", "notes": ["read as Windows-1252", "not used: 'a', 'b'"],
+            "duplicates": 1, "duplicates_files": [["a.jpg", "b.jpg"]]}
+    facts = {"data": data, "config": {"crop_padding": 4, "cutout": 8}}
+    write_model_card(tmp_path, loaded(folder)._replace(facts=facts))
+    found = rows(tmp_path)
+    assert found["data set"] == "birds/labels.csv" and found["notes"] == "read as Windows-1252; not used: 'a', 'b'"
+    assert found["crop_padding, in 32nds of the picture's side"] == "4" and "duplicates files" not in found
+    assert found["cutout, in 32nds of the picture's side"] == "8" and "/home" not in str(found)

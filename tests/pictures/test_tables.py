@@ -140,6 +140,7 @@ def test_a_table_of_windows(images):
     pictures = load(table(images, rows, encoding="cp1252"), images / "cache")
     assert pictures.classes == ("V\u00f6gel", "cat", "dog")
     assert pictures.notes == ("the table is no UTF-8 and was read as Windows-1252",)
+    assert pictures.counts["notes"] == list(pictures.notes), "which results keep"
     with pytest.raises(ValueError, match="in UTF-8"):
         load(table(images, rows, encoding="utf-16"), images / "cache")
 

@@ -6,6 +6,10 @@ import pytest
 from test_page import folder, with_model  # noqa: F401  (a fixture)
 from test_report import build, everything
 
+from reporting import web_page
+from reporting.blocks import Heading
+from reporting.leaderboard import board_table
+
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
 
@@ -70,6 +74,18 @@ def test_on_a_telephone_nothing_scrolls_to_the_side(shown):
                             ".map(e => parseFloat(getComputedStyle(e).fontSize)))")
     assert letters > 10  # pixels
     assert page.locator(".narrow table").first.is_visible() and not page.locator("figure.wide").first.is_visible()
+
+
+def test_the_leaderboard_has_room(browser):
+    row = {"rank": 1, "stage": "classic_nas", "network": "MobileNet found by classic NAS", "parameters": 2_969_636,
+           "multiply_adds": 146_570_000, "images_per_second": 1657.0, "train_seconds": 7000, "search_seconds": 9000,
+           **{part: {"accuracy": 0.4545, "standard_error": 0.1062, "several_views_accuracy": 0.5} for part in
+              ("validation", "test")}}
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_content(web_page.page("T", [Heading(2, "Leaderboard"), board_table({"rows": [row]})]))
+    frame = page.locator("div.scroll")
+    assert frame.evaluate("e => e.scrollWidth <= e.clientWidth")
+    page.close()
 
 
 def test_dark_pages_are_dark_and_their_charts_follow(shown):
