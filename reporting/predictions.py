@@ -43,9 +43,9 @@ class Tally:
         """What the accuracy is worth, if it is of pictures that were trained on."""
         if learnt := self.learnt.total():
             right, new = right - self.learnt[True], count - learnt
-            others = f"; of the other {new} {right} are right, {right / new:.2%}" if new else ""
-            yield (f"{learnt} of these {count} pictures were in its training data: this accuracy tells nothing about "
-                   f"new ones{others}")
+            worth = (f"only the other {new} tell of new ones, {right} of them right, {right / new:.2%}" if new else
+                     "this accuracy tells nothing about new ones")
+            yield f"{learnt} of these {count} pictures {'was' if learnt == 1 else 'were'} in its training data: {worth}"
 
 
 def _each(counts: Counter[str]) -> str:
