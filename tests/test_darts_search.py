@@ -61,8 +61,8 @@ def test_several_seeds_and_the_choice_by_a_complete_training(search):
 
 def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
     reports = {"epochs": [], "final": []}
-    monkeypatch.setattr(darts_search.trial, "ask", lambda: {"seed": 3})
-    monkeypatch.setattr(darts_search.trial, "under_nni", lambda: True)
+    monkeypatch.setattr(nni, "get_next_parameter", lambda: {"seed": 3})
+    monkeypatch.setenv("NNI_PLATFORM", "local")
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
     monkeypatch.setattr(nni, "report_intermediate_result", reports["epochs"].append)
     monkeypatch.setattr(nni, "report_final_result", reports["final"].append)
@@ -87,8 +87,8 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
     _, whole = search(name="whole")
     kept = darts_search.keep
 
-    def stop(record, folder):
-        kept(record, folder)
+    def stop(*args):
+        kept(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):

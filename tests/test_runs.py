@@ -29,6 +29,7 @@ from guard.registry import Experiment
 from journey.processes import at_work, execute
 from training import trial
 from training.progress import duration, left
+from training.reporter import Reporter
 from training.stopping import Signals
 
 TINY = ["--train-size", "20", "--batch-size", "10", "--epochs", "1", "--device", "cpu"]
@@ -132,7 +133,7 @@ def test_searches_of_several_seeds_are_kept_too(tmp_path):
     (tmp_path / "darts_search/x/seed3").mkdir(parents=True)
     (tmp_path / "darts_search/x/seed3/checkpoint.pt").touch()
     with pytest.raises(ValueError, match="holds a run that was stopped"):
-        trial.run_path(DartsSearchConfig(runs_dir=str(tmp_path), name="x"), "darts_search", "")
+        trial.run_path(DartsSearchConfig(runs_dir=str(tmp_path), name="x"), Reporter(), "darts_search", "")
 
 
 # ---- what a command says
