@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import ClassicNasConfig, merge
 from files import atomic_write, read_json, write_json
-from training import trial
+from training import place, trial
 from training.best import best_parameters, of_stage1
 from training.reporter import Reporter
 
@@ -47,7 +47,7 @@ def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) 
     if config.write_search_space:
         return write_search_space(Path(SEARCH_SPACE))
     name, sample = architecture(config, parameters)
-    path = trial.run_path(config, reporter, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
+    path = place.run_path(config, reporter, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from config import DartsSearchConfig, merge, to_copy
 from files import read_json, write_json
 from guard.logs import GO_ON
-from training import trial
+from training import place, trial
 from training.progress import left
 from training.reporter import Reporter
 
@@ -55,11 +55,10 @@ def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) 
     from training.distributed import joined
     from training.hardware import enough_memory, pick_device
 
-    path = trial.run_path(config, reporter, "darts_search", default_name(config))
-    pictures = load(**config.data_set)
-
     advice = "" if config.recompute else ", and so does --recompute; --no-branches takes a quarter less"
     with joined(pick_device(config.device)) as device:
+        path = place.run_path(config, reporter, "darts_search", default_name(config))
+        pictures = load(**config.data_set)
         config = trial.fitted(config, pictures, halves=2)
         with enough_memory(config.batch_size, advice):
             found = [search(config, seed, pictures, device, path, reporter)
@@ -90,16 +89,15 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
     from training.distributed import rank
     from training.search import Search, complete_training
 
-    path = path / f"seed{seed}" if config.seeds > 1 else path
+    whole, path = path, path / f"seed{seed}" if config.seeds > 1 else path
     checkpoint = path / "checkpoint.pt"
     begun = config.seeds == 1 or checkpoint.exists()  # of several seeds, the later ones are not
     one = dataclasses.replace(config, seed=seed, seeds=1, resume=config.resume and begun)
     searching = Search(one, pictures, device)
-    if one.resume or (reporter.tuned and checkpoint.exists()):
-        searching.load(checkpoint)
+    one = dataclasses.replace(one, resume=place.earlier(one, checkpoint, reporter, searching.load) is not None)
+    if seed == config.seed and not one.resume:  # what comes after is of this run, should it be started again
+        place.begin_anew(config, whole, reporter)
 
-    if config.overwrite and not reporter.tuned and rank() == 0:
-        trial.begin_anew(path)
     folder = RunFolder(path, one) if rank() == 0 else None
     if folder:
         print(pictures.summary(trial.val_images(searching.halves)))

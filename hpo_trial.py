@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from config import HpoConfig, merge
-from training import trial
+from training import place, trial
 from training.best import of_stage1
 from training.reporter import Reporter
 
@@ -40,7 +40,7 @@ def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) 
     from training.hardware import pick_device
     from training.loop import set_seed
 
-    path = trial.run_path(config, reporter, "hpo",
+    path = place.run_path(config, reporter, "hpo",
                           f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 

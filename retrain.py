@@ -28,7 +28,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from config import Mistakes, RetrainConfig, merge
-from training import trial
+from training import place, trial
 from training.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train(config: RetrainConfig, device: "torch.device", reporter: Reporter) -> 
     if size() > 1 and reporter.tuned:
         raise ValueError("torchrun: a trial of a tuner is one process; start it by hand, or with one process")
     name, genotype = target(config)
-    path = trial.run_path(config, reporter, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
+    path = place.run_path(config, reporter, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     pictures = load(**config.data_set)
     config = sized(config, config.train_size or len(pictures.train_labels) - pictures.given_val)
     config = trial.fitted(config, pictures)

@@ -4,10 +4,7 @@ Each has `main(argv)`, the command, by hand or as a trial of NNI, and `run(argv,
 may call: it gives the final metric, and tells `reporter` on its way.
 """
 
-import hashlib
 import os
-import re
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from config import TrainingConfig, command_line, identity, run_script
-from files import read_object
 from pictures import SIDE
+from training import place
 from training.progress import left
 from training.reporter import NniReporter, Reporter
 from training.settings_check import SAMPLES, check
@@ -30,7 +27,6 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
 
 
 Config = TypeVar("Config", bound=TrainingConfig)
-LEAVES = ("checkpoint.pt", "choice.pt", "model.pt", "genotype.json")  # of a run, beside its records
 
 
 def main(cls: type[Config], settings: Callable[[dict, dict, bool], Config],
@@ -66,48 +62,6 @@ def assert_judged(config: TrainingConfig, tuned: bool) -> None:
         raise ValueError(f"val_size = {config.val_size}: at least 0 for a trial of a tuner, which chooses by it")
 
 
-# ---- the run's folder
-
-
-def run_path(config: TrainingConfig, reporter: Reporter, stage: str, name: str) -> Path:
-    """The tuner's folder of it, else runs/<stage>/<name>; ValueError if that would cost what an earlier run has left.
-
-    `name`, made of the settings, gets that of the data set before it, unless this is the usual one.
-    """
-    if reporter.tuned:
-        return reporter.folder()
-    if config.resume and config.overwrite:
-        raise ValueError("give either --resume, to go on, or --overwrite, to begin anew")
-    stage_folder = Path(config.runs_dir) / stage
-    path = stage_folder / (config.name or with_data(name, config.data, stage_folder))
-    if not (config.resume or config.overwrite):
-        assert_free(path)
-    return path
-
-
-def assert_free(path: Path) -> None:
-    kept = [file for pattern in ("result.json", "checkpoint.pt", "seed*/checkpoint.pt") for file in path.glob(pattern)]
-    if kept:
-        what = "a finished run" if kept[0].name == "result.json" else "a run that was stopped"
-        raise ValueError(f"{path}: holds {what}; --resume goes on with it, --overwrite begins anew, --name NAME gives "
-                         "another folder")
-
-
-def with_data(name: str, data: str, folder: Path) -> str:
-    """`name` behind the data set's; of two folders of pictures with one name the later one gets a hash behind it."""
-    from pictures.known import DATASETS
-
-    if data == TrainingConfig.data:
-        return name
-    label = data if data in DATASETS else re.sub(r"[^\w.-]+", "-", Path(data).resolve().name).strip(".-") or "pictures"
-    found = name if name.startswith(f"{label}-") else f"{label}-{name}"  # after the search that found the cells
-    other = (read_object(folder / found / "config.json") or {}).get("data", data)
-    if other == data or (other not in DATASETS and data not in DATASETS and (
-            not Path(other).exists() or Path(other).resolve() == Path(data).resolve())):
-        return found
-    return f"{label}.{hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]}{found.removeprefix(label)}"
-
-
 def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
     """With a batch size that there are training images for: a default that is larger becomes a quarter of them, said.
 
@@ -129,13 +83,6 @@ def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
     if rank() == 0:
         print(f"batch_size {fits} and not {config.batch_size}, to fit {there}", flush=True)
     return replace(config, batch_size=fits)
-
-
-def begin_anew(path: Path) -> None:
-    """Remove what an earlier run has left in its folder."""
-    for file in LEAVES:
-        (path / file).unlink(missing_ok=True)
-    shutil.rmtree(path / "tensorboard", ignore_errors=True)
 
 
 # ---- the training
@@ -164,10 +111,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     device = next(model.parameters()).device
     checkpoint = path / "checkpoint.pt"
     computes = {**identity(config), **architecture, "data_checksum": pictures.checksum}
-    resume = config.resume or (reporter.tuned and checkpoint.exists())
-    resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
-    if config.overwrite and not reporter.tuned and rank() == 0:
-        begin_anew(path)
+    load = partial(load_checkpoint, identity=computes, device=device)
+    resume_from = place.earlier(config, checkpoint, reporter, load)
+    if resume_from is None:
+        place.begin_anew(config, path, reporter)
     folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
     for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
         torn.unlink()
