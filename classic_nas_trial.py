@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from config import ClassicNasConfig, merge
 from files import atomic_write, read_json, write_json
-from training import trial
+from training import place, trial
 from training.best import best_parameters, of_stage1
+from training.reporter import Reporter
 
 if TYPE_CHECKING:
     from models.mobilenet_space.space import Cost
@@ -30,10 +31,14 @@ SEARCH_SPACE = "search_space_classic_nas.json"
 
 
 def main(argv: list[str] | None = None) -> int:
-    return trial.main(ClassicNasConfig, __doc__.splitlines()[0], settings, run, argv, also=architecture)
+    return trial.main(ClassicNasConfig, settings, run, argv, also=architecture)
 
 
-def run(config: ClassicNasConfig, tuner: dict[str, Any]) -> None:
+def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) -> float | None:
+    """One trial, of the architecture in a tuner's parameters or that of the command line; its validation accuracy after
+    the last epoch, 0 if it is refused, none if nothing is to be trained."""
+    config = trial.configured(ClassicNasConfig, __doc__, settings, argv, parameters, reporter)
+
     from models.mobilenet_space.space import build, cost
     from pictures.dataset import final_batches, load, training_batches  # torch and what stands on it: slow to import
     from training.hardware import pick_device
@@ -41,8 +46,8 @@ def run(config: ClassicNasConfig, tuner: dict[str, Any]) -> None:
 
     if config.write_search_space:
         return write_search_space(Path(SEARCH_SPACE))
-    name, sample = architecture(config, tuner)
-    path = trial.run_path(config, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
+    name, sample = architecture(config, parameters)
+    path = place.run_path(config, reporter, "classic_nas", f"{name}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)
@@ -55,19 +60,20 @@ def run(config: ClassicNasConfig, tuner: dict[str, Any]) -> None:
     size = len(pictures.classes), pictures.side
     price = cost(sample, *size)
     if reason := over_limit(price, config, *size):
-        return refuse(reason, price, sample, path)
+        return refuse(reason, price, sample, path, reporter)
     set_seed(config.seed)
     model = build(sample, *size).to(device)
 
     test = final_batches(pictures, loaders.train.normalization, config.batch_size) if config.test else None
-    trial.train(model, loaders, pictures, config, path, "classic_nas", tuner,
-                {"family": "classic_nas", "architecture": dict(sample)}, price._asdict(), sample, test)
+    return trial.train(model, loaders, pictures, config, path, "classic_nas", reporter,
+                       {"family": "classic_nas", "architecture": dict(sample)}, price._asdict(), sample, test)
 
 
 # ---- settings: lr and optimizer of stage 1
 
 
-def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType({})) -> ClassicNasConfig:
+def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType({}),
+             tuned: bool = False) -> ClassicNasConfig:
     """Default < stage 1's result < `given`, the command line; says where lr and optimizer come from.
 
     What the tuner gives is the architecture.
@@ -81,9 +87,10 @@ def settings(given: dict[str, Any], tuner: Mapping[str, Any] = MappingProxyType(
     wanted = source and ("hpo_best" in given or Path(source).exists()) and not {"lr", "optimizer"} <= given.keys()
     found = stage1(source) if wanted else {}
     config = merge(ClassicNasConfig, {**found, **given}, optimizer=OPTIMIZERS)
-    if config.test and trial.under_nni():
-        raise ValueError("test: not under NNI, whose tuner would choose by it; train the best network alone, by --arch")
-    trial.assert_judged(config)
+    if config.test and tuned:
+        raise ValueError("test: not for a trial of a tuner, which would choose by it; train the best network alone, "
+                         "by --arch")
+    trial.assert_judged(config, tuned)
     origin = {**dict.fromkeys(found, source), **dict.fromkeys(given, "command line")}
     print(", ".join(f"{key} {getattr(config, key)} ({origin.get(key, 'default')})" for key in ("lr", "optimizer")))
     return config
@@ -145,14 +152,15 @@ def over_limit(price: "Cost", config: ClassicNasConfig, num_classes: int, side: 
     return None
 
 
-def refuse(reason: str, price: "Cost", sample: Mapping[str, str], path: Path) -> None:
-    """Under NNI the worst metric, so that the tuner goes on; alone a user's mistake."""
-    if not trial.under_nni():
+def refuse(reason: str, price: "Cost", sample: Mapping[str, str], path: Path, reporter: Reporter) -> float:
+    """The worst metric, so that a tuner goes on; alone a user's mistake."""
+    if not reporter.tuned:
         raise ValueError(reason)
     write_json(path / "result.json", {"schema": 1, "stage": "classic_nas", "value": 0.0, "refused": reason,
                                       **price._asdict(), "architecture": dict(sample)})
-    trial.report(0.0, price._asdict(), sample)
+    reporter.final(0.0, price._asdict(), sample)
     print(f"refused: {reason}")
+    return 0.0
 
 
 def write_search_space(file: Path) -> None:

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 from config import DartsSearchConfig, merge, to_copy
 from files import read_json, write_json
 from guard.logs import GO_ON
-from training import trial
+from training import place, trial
 from training.progress import left, of_data
+from training.reporter import Reporter
 
 if TYPE_CHECKING:
     import torch
@@ -43,28 +44,30 @@ PRESETS: dict[str, dict[str, Any]] = {"published": {"frozen": 0.0, "max_skips": 
 
 
 def main(argv: list[str] | None = None) -> int:
-    return trial.main(DartsSearchConfig, __doc__.splitlines()[0], settings, run, argv)
+    return trial.main(DartsSearchConfig, settings, run, argv)
 
 
-def run(config: DartsSearchConfig, tuner: dict[str, Any]) -> None:
+def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) -> float:
+    """All searches; the value of the best one, as `score` names it."""
+    config = trial.configured(DartsSearchConfig, __doc__, settings, argv, parameters, reporter)
+
     from pictures.dataset import load  # torch and what stands on it: slow to import
     from training.distributed import joined
     from training.hardware import enough_memory, pick_device
 
-    path = trial.run_path(config, "darts_search", default_name(config))
-
-    pictures = load(**config.data_set)
-
     advice = "" if config.recompute else ", and so does --recompute; --no-branches takes a quarter less"
     with joined(pick_device(config.device)) as device:
+        path = place.run_path(config, reporter, "darts_search", default_name(config))
+        pictures = load(**config.data_set)
         config = trial.fitted(config, pictures, halves=2)
         with enough_memory(config.batch_size, advice):
-            found = [search(config, seed, pictures, device, path)
+            found = [search(config, seed, pictures, device, path, reporter)
                      for seed in range(config.seed, config.seed + config.seeds)]
-        report(found, config, pictures, device, path, tuner)
+        report(found, config, pictures, device, path, reporter)
+    return max(searched.value for searched in found)
 
 
-def settings(given: dict[str, Any], tuner: dict[str, Any]) -> DartsSearchConfig:
+def settings(given: dict[str, Any], tuner: dict[str, Any], tuned: bool = False) -> DartsSearchConfig:
     """Default < preset < `given`, the command line < `tuner`."""
     preset = str({**given, **tuner}.get("preset"))
     return merge(DartsSearchConfig, {**PRESETS.get(preset, {}), **given}, tuner)
@@ -80,28 +83,27 @@ def default_name(config: DartsSearchConfig) -> str:
 
 
 def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "torch.device",
-           path: Path) -> "Searched":
+           path: Path, reporter: Reporter) -> "Searched":
     """Search, of several seeds each in a folder of its own; and train what was found, if one is to be chosen."""
     from artifacts.run_folder import RunFolder
     from training.distributed import rank
     from training.search import Diverged, Search, complete_training
 
-    path = path / f"seed{seed}" if config.seeds > 1 else path
+    whole, path = path, path / f"seed{seed}" if config.seeds > 1 else path
     checkpoint = path / "checkpoint.pt"
     begun = config.seeds == 1 or checkpoint.exists()  # of several seeds, the later ones are not
     one = dataclasses.replace(config, seed=seed, seeds=1, resume=config.resume and begun)
     searching = Search(one, pictures, device)
-    if one.resume or (trial.under_nni() and checkpoint.exists()):
-        searching.load(checkpoint)
+    one = dataclasses.replace(one, resume=place.earlier(one, checkpoint, reporter, searching.load) is not None)
+    if seed == config.seed and not one.resume:  # what comes after is of this run, should it be started again
+        place.begin_anew(config, whole, reporter)
 
-    if config.overwrite and not trial.under_nni() and rank() == 0:
-        trial.begin_anew(path)
     folder = RunFolder(path, one) if rank() == 0 else None
     if folder:
         print(of_data(pictures.summary(trial.val_images(searching.halves))))
         print(searching.execution, flush=True)
     try:
-        found = searching.run(checkpoint, lambda record: keep(record, folder))
+        found = searching.run(checkpoint, lambda record: keep(record, folder, reporter))
     except Diverged:
         if folder:  # for what comes after it: going on would end in the same
             folder.finish({"stage": "darts_search", "diverged": True}, device)
@@ -110,28 +112,27 @@ def search(config: DartsSearchConfig, seed: int, pictures: "Pictures", device: "
         write(found, path, config.format)
         told = result(found, pictures, chosen=False) | {"execution": searching.execution._asdict()}
         folder.finish(told, device)
-    if chooses(config):
+    if chooses(config, reporter):
         found = found._replace(value=complete_training(found, one, pictures, device, path))
         if folder:
             write_json(path / "result.json", {**read_json(path / "result.json"), **score(found, chosen=True)})
     return found
 
 
-def chooses(config: DartsSearchConfig) -> bool:
+def chooses(config: DartsSearchConfig, reporter: Reporter) -> bool:
     """Whether a complete training judges each search."""
-    return config.choice_epochs > 0 and (config.seeds > 1 or trial.under_nni())
+    return config.choice_epochs > 0 and (config.seeds > 1 or reporter.tuned)
 
 
-def keep(record: dict[str, Any], folder: "RunFolder | None") -> None:
-    """An epoch's record to the folder, to NNI and to the terminal, by the one process that has a folder."""
+def keep(record: dict[str, Any], folder: "RunFolder | None", reporter: Reporter) -> None:
+    """An epoch's record to the folder, to a tuner and to the terminal, by the one process that has a folder."""
     if folder is None:
         return
     from training.search import judged
 
-
     folder.epoch(record)
     judge, accuracy = judged(record)
-    trial.report_epoch(accuracy)
+    reporter.epoch(accuracy)
     cell = " ".join(f"{operation}:{source}" for pair in record["genotype"]["normal"] for operation, source in pair)
     figures = ("epoch {epoch:3d}/{epochs}  loss {train_loss:.3f}  {judge} {accuracy:.2%}  entropy {entropy:.3f}  "
                "{steps_per_second:.2f} steps/s  {left}  skips {skips}  ")
@@ -144,7 +145,7 @@ def keep(record: dict[str, Any], folder: "RunFolder | None") -> None:
 
 
 def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictures", device: "torch.device",
-           path: Path, tuner: dict[str, Any]) -> None:
+           path: Path, reporter: Reporter) -> None:
     """The best of all seeds, by the one process that writes."""
     from artifacts.run_folder import RunFolder
     from training.distributed import rank
@@ -155,10 +156,10 @@ def report(found: list["Searched"], config: DartsSearchConfig, pictures: "Pictur
     if config.seeds > 1:
         folder = RunFolder(path, config)
         write(best, path, config.format)
-        folder.finish(result(best, pictures, chooses(config)) | {"seeds": [
+        folder.finish(result(best, pictures, chooses(config, reporter)) | {"seeds": [
             {"seed": config.seed + number, "value": searched.value, "genotype": searched.genotype.to_json()}
             for number, searched in enumerate(found)]}, device)
-    trial.report(best.value, {}, {key: dataclasses.asdict(config)[key] for key in tuner})
+    reporter.final(best.value, {}, dataclasses.asdict(config))
     after = "" if GO_ON in os.environ else f"; next: {next_command(path, config)}"  # a pipeline does that itself
     print(f"done: {path / 'genotype.json'}{after}")
 

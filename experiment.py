@@ -5,6 +5,7 @@
     python experiment.py results latest            of a running, finished, stopped or killed experiment
     python experiment.py resume latest             go on with a stopped or killed one
     python experiment.py stop latest               end it and everything it started
+    python experiment.py collect runs/hpo          the same results of trials without NNI: a Slurm array, by hand
 
 Exit code 0: the experiment finished, at least one trial completed with a finite metric, and none failed, ended without
 a metric, reported NaN or ran other parameters than recorded (trials stopped early are fine). 1: anything else that
@@ -19,9 +20,9 @@ from pathlib import Path
 
 import yaml
 
-from config import run_script, to_copy
+from config import NOT_COMPUTED, run_script, to_copy
 from files import atomic_write, read_object, write_json
-from guard import launch, logs, preflight, processes, registry, results, results_view, watchdog, web_server
+from guard import collected, launch, logs, preflight, processes, registry, results, results_view, watchdog, web_server
 from guard.experiment_file import load_config
 from guard.lost_trials import revive
 from guard.moved import rename_in
@@ -51,7 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="experiment.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (check, run, resume, results_of, stop):
+    for function in (check, run, resume, results_of, stop, collect):
         name = function.__name__.partition("_")[0]
         command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
         command.set_defaults(command=function)
@@ -59,6 +60,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             command.add_argument("config", metavar="CONFIG", type=Path, help="an NNI 3.0 experiment file")
             command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                                  help="override one key of the config, e.g. --set maxTrialNumber=8")
+        elif name == "collect":
+            command.add_argument("folder", metavar="FOLDER", type=Path, help="of the runs, such as runs/hpo")
+            command.add_argument("--only", metavar="KEY=VALUE", action="append", default=[],
+                                 help="take those with this setting alone, e.g. --only epochs=30")
         else:
             command.add_argument("experiment", metavar="ID", help="an ID, `latest`, or an experiment's folder")
         if name in ("check", "run", "resume"):
@@ -67,10 +72,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             command.add_argument("--keep-ui", action="store_true", help="leave the web UI up after a normal end")
             command.add_argument("--stall", type=float, default=watchdog.STALL_SECONDS, metavar="SECONDS",
                                  help="give up if no trial is waiting or running for so long (%(default).0f)")
-        if name in ("run", "resume", "results"):
+        if name in ("run", "resume", "results", "collect"):
             command.add_argument("--out", type=Path, help="folder of results.csv and best.json; default: "
-                                 "that of `run`, or runs/NAME")
-        if name == "results":
+                                 + ("FOLDER" if name == "collect" else "that of `run`, or runs/NAME"))
+        if name in ("results", "collect"):
             command.add_argument("--csv", type=Path, help="write the CSV to this file instead")
     return parser.parse_args(argv)
 
@@ -86,12 +91,16 @@ def check(arguments: argparse.Namespace) -> int:
 def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     """The effective config and the port it will use."""
     print(f"checking {arguments.config}", flush=True)
-    pairs = [text.partition("=") for text in arguments.set]
-    for text, (_, equals, _) in zip(arguments.set, pairs, strict=True):
-        if not equals:
-            raise ValueError(f"--set {text}: must be KEY=VALUE")
-    config = load_config(arguments.config, {key: value for key, _, value in pairs})
+    config = load_config(arguments.config, pairs("--set", arguments.set))
     return config, free_port(arguments.port)
+
+
+def pairs(option: str, words: list[str]) -> dict[str, str]:
+    """KEY=VALUE of an option that may be given several times."""
+    for text in words:
+        if "=" not in text:
+            raise ValueError(f"{option} {text}: must be KEY=VALUE")
+    return {key: value for key, _, value in (text.partition("=") for text in words)}
 
 
 def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
@@ -204,19 +213,25 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
            finished: bool = False) -> int:
     """Table, files and problems of an experiment; 0 if there is nothing wrong with it."""
     state = results.load(experiment.folder, alive)
+    folder = arguments.out or place_of(experiment) or folder_of(state.name)
+    return hand_on(state, folder, getattr(arguments, "csv", None), [reason] if reason else [], finished)
+
+
+def hand_on(state: results.Results, folder: Path, csv_file: Path | None, more_problems: list[str],
+            finished: bool) -> int:
+    """Show results and write what the next stage and the report take; 0 if there is nothing wrong."""
     if state.trials:
         print(f"\n{results_view.table(state)}\n")
     print(results_view.summary(state))
-    folder = arguments.out or place_of(experiment) or folder_of(state.name)
-    csv_file = getattr(arguments, "csv", None) or folder / "results.csv"
+    csv_file = csv_file or folder / "results.csv"
     results_view.write_csv(state, csv_file)
     best = results_view.write_best(state, folder / "best.json", finished)
     print(f"wrote {csv_file}" + (f" and {folder / 'best.json'}" if best else "; no best.json"), flush=True)
     draw(state, folder)
-    problems = state.problems()
-    for line in [*problems, *([reason] if reason else [])]:
+    problems = [*state.problems(), *more_problems]
+    for line in problems:
         print(f"failed: {line}", file=sys.stderr)
-    return 1 if problems or reason else 0
+    return 1 if problems else 0
 
 
 def draw(state: results.Results, folder: Path) -> None:
@@ -255,6 +270,15 @@ def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
     experiment = registry.find(arguments.experiment)
     return report(experiment, arguments, alive=processes.manager_of(experiment) is not None)
+
+
+def collect(arguments: argparse.Namespace) -> int:
+    """results of trials without an experiment: a Slurm array, another tuner, by hand"""
+    folder = arguments.out or arguments.folder
+    found = collected.read(arguments.folder, NOT_COMPUTED, pairs("--only", arguments.only))
+    collected.assert_not_of_nni(folder)
+    _tell(found.notes)
+    return hand_on(found.results, folder, arguments.csv, found.problems, finished=not found.unfinished)
 
 
 def stop(arguments: argparse.Namespace) -> int:

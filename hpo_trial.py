@@ -11,32 +11,37 @@ import sys
 from typing import Any
 
 from config import HpoConfig, merge
-from training import trial
+from training import place, trial
 from training.best import of_stage1
+from training.reporter import Reporter
 
 
 def main(argv: list[str] | None = None) -> int:
-    return trial.main(HpoConfig, __doc__.splitlines()[0], settings, run, argv)
+    return trial.main(HpoConfig, settings, run, argv)
 
 
-def settings(given: dict[str, Any], tuner: dict[str, Any]) -> HpoConfig:
+def settings(given: dict[str, Any], tuner: dict[str, Any], tuned: bool = False) -> HpoConfig:
     """Default < the best trial of an experiment, if one is named < `given`, the command line < `tuner`."""
     from models import MODELS  # torch and what stands on it: slow to import
     from training.optimizers import OPTIMIZERS
 
     found = of_stage1(given["best"], ("model", "optimizer", "lr")) if given.get("best") else {}
     config = merge(HpoConfig, {**found, **given}, tuner, model=MODELS, optimizer=OPTIMIZERS)
-    trial.assert_judged(config)
+    trial.assert_judged(config, tuned)
     return config
 
 
-def run(config: HpoConfig, tuner: dict[str, Any]) -> None:
+def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) -> float:
+    """One trial, by the command line and a tuner's parameters; its validation accuracy after the last epoch."""
+    config = trial.configured(HpoConfig, __doc__, settings, argv, parameters, reporter)
+
     from models import build_model
     from pictures.dataset import load, training_batches
     from training.hardware import pick_device
     from training.loop import set_seed
 
-    path = trial.run_path(config, "hpo", f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
+    path = place.run_path(config, reporter, "hpo",
+                          f"{config.model}-{config.optimizer}-{config.lr:g}-seed{config.seed}")
     device = pick_device(config.device)
 
     pictures = load(**config.data_set)
@@ -49,8 +54,8 @@ def run(config: HpoConfig, tuner: dict[str, Any]) -> None:
     set_seed(config.seed)
     model = build_model(config.model, len(pictures.classes), pictures.side).to(device)
 
-    trial.train(model, loaders, pictures, config, path, "hpo", tuner,
-                {"family": "zoo", "name": config.model})
+    return trial.train(model, loaders, pictures, config, path, "hpo", reporter,
+                       {"family": "zoo", "name": config.model})
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from config import Mistakes, RetrainConfig, merge
-from training import trial
+from training import place, trial
+from training.reporter import Reporter
 
 if TYPE_CHECKING:
     import torch
@@ -54,27 +55,29 @@ STEM_MULTIPLIER = 3  # of the published networks
 
 
 def main(argv: list[str] | None = None) -> int:
-    return trial.main(RetrainConfig, __doc__.splitlines()[0], settings, run, argv,
-                      also=lambda config, tuner: target(config))
+    return trial.main(RetrainConfig, settings, run, argv, also=lambda config, tuner: target(config))
 
 
-def run(config: RetrainConfig, tuner: dict[str, Any]) -> None:
+def run(argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) -> float:
+    """One training; its validation accuracy after the last epoch, without validation its training accuracy."""
+    config = trial.configured(RetrainConfig, __doc__, settings, argv, parameters, reporter)
+
     from training.distributed import joined  # torch and what stands on it: slow to import
     from training.hardware import pick_device
 
     with joined(pick_device(config.device)) as device:
-        train(config, device, tuner)
+        return train(config, device, reporter)
 
 
-def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) -> None:
+def train(config: RetrainConfig, device: "torch.device", reporter: Reporter) -> float:
     from pictures.dataset import final_batches, load, training_batches
     from training.distributed import share, size, synchronized
     from training.loop import set_seed
 
-    if size() > 1 and trial.under_nni():
-        raise ValueError("torchrun: a trial of NNI is one process; start it without NNI, or with one process")
+    if size() > 1 and reporter.tuned:
+        raise ValueError("torchrun: a trial of a tuner is one process; start it by hand, or with one process")
     name, genotype = target(config)
-    path = trial.run_path(config, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
+    path = place.run_path(config, reporter, "retrain", f"{name}-{config.recipe}-seed{config.seed}")
     pictures = load(**config.data_set)
     config = sized(config, config.train_size or len(pictures.train_labels) - pictures.given_val)
     config = trial.fitted(config, pictures)
@@ -84,16 +87,15 @@ def train(config: RetrainConfig, device: "torch.device", tuner: dict[str, Any]) 
     set_seed(config.seed)
     model, network = build(config, genotype, len(pictures.classes), pictures.side)
 
-    trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", tuner, network,
-                architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
-                test=test,
-                auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True)
+    return trial.train(synchronized(model.to(device)), loaders, pictures, config, path, "retrain", reporter, network,
+                       architecture=genotype and {kind: genotype.to_json()[kind] for kind in ("normal", "reduction")},
+                       test=test, auxiliary=config.auxiliary, drop_path=config.drop_path, stop_signals=True)
 
 
 # ---- settings
 
 
-def settings(given: dict[str, Any], tuner: dict[str, Any]) -> RetrainConfig:
+def settings(given: dict[str, Any], tuner: dict[str, Any], tuned: bool = False) -> RetrainConfig:
     """Default < recipe < `given`, the command line < `tuner`."""
     from models import BASELINES, MODELS
     from training.optimizers import MUON, OPTIMIZERS

@@ -1,6 +1,6 @@
 """The folder of one run: config.json, metrics.jsonl, TensorBoard events, result.json, each whole or absent.
 
-A run under NNI gets its folder from NNI, any other one lives in runs/<stage>/<name>.
+A tuner's run gets its folder from the tuner, any other one lives in runs/<stage>/<name>.
 """
 
 import os

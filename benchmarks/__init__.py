@@ -12,6 +12,7 @@
     python -m benchmarks.tuner_replay      how good a tuner's pick is after so many trainings
     python -m benchmarks.predict           predict.py against the bare forward pass
     python -m benchmarks.batch_norm        networks after few steps, with running statistics and with settled ones
+    python -m benchmarks.experiment_poll   how far an NNI experiment of so many trials is
     python -m benchmarks.gpu               all that a GPU has to show, in nine minutes (make gpu)
 
 Each prints Markdown tables with the machine, the versions and the commit, and writes all single measurements as

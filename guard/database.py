@@ -13,6 +13,7 @@ from urllib.parse import quote
 class Event(NamedTuple):
     """A step in a trial's life, such as RUNNING; `data` is JSON of the parameters that were submitted with it."""
 
+    row: int
     timestamp: int  # ms since the epoch
     trial: str
     kind: str
@@ -25,6 +26,7 @@ class Event(NamedTuple):
 class Metric(NamedTuple):
     """What a trial has reported: PERIODICAL or FINAL; `data` is JSON in JSON."""
 
+    row: int
     timestamp: int  # ms since the epoch
     trial: str
     parameter_id: Any  # as the trial sent it; trials added by hand in the web UI have none
@@ -39,10 +41,11 @@ class Record(NamedTuple):
     metrics: list[Metric]
 
 
-def read(folder: Path) -> Record:
-    """All that the database in an experiment's folder holds; retried, since NNI writes at any moment.
+def read(folder: Path, after: tuple[int, int] = (0, 0)) -> Record:
+    """What the database in an experiment's folder holds; retried, since NNI writes at any moment.
 
-    Raises ValueError with one line if there is none, or it cannot be read.
+    after: the last rows of events and of metrics that are known; while it runs NNI only appends. Raises ValueError with
+    one line if there is no database, or it cannot be read.
     """
     file = folder / "db" / "nni.sqlite"
     if not file.is_file():
@@ -50,37 +53,38 @@ def read(folder: Path) -> Record:
     for wait in (0.0, 0.5, 1.0):
         time.sleep(wait)
         try:
-            return _query(f"file:{quote(str(file))}?mode=ro")
+            return _query(f"file:{quote(str(file))}?mode=ro", after)
         except sqlite3.Error as error:
             problem = error
         try:  # a killed manager may leave a journal, which can be rolled back in a copy only
-            return _query_copy(file)
+            return _query_copy(file, after)
         except (sqlite3.Error, OSError) as error:
             problem = error
     raise ValueError(f"{file}: cannot be read ({problem})")
 
 
-def _query(uri: str) -> Record:
+def _query(uri: str, after: tuple[int, int]) -> Record:
     connection = sqlite3.connect(uri, uri=True, timeout=5)
     try:
         profile = connection.execute(
             "select params from ExperimentProfile order by revision desc limit 1").fetchone()
         events = connection.execute(
-            "select timestamp, trialJobId, event, data, logPath, sequenceId, environmentId from TrialJobEvent "
-            "where trialJobId != '' order by rowid").fetchall()
+            "select rowid, timestamp, trialJobId, event, data, logPath, sequenceId, environmentId from TrialJobEvent "
+            "where rowid > ? and trialJobId != '' order by rowid", after[:1]).fetchall()
         metrics = connection.execute(
-            "select timestamp, trialJobId, parameterId, type, data, sequence from MetricData order by rowid").fetchall()
+            "select rowid, timestamp, trialJobId, parameterId, type, data, sequence from MetricData "
+            "where rowid > ? order by rowid", after[1:]).fetchall()
     finally:
         connection.close()
     return Record(json.loads(profile[0]) if profile else {}, [Event(*row) for row in events],
                   [Metric(*row) for row in metrics])
 
 
-def _query_copy(file: Path) -> Record:
+def _query_copy(file: Path, after: tuple[int, int]) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         for source in file.parent.glob(f"{file.name}*"):
             shutil.copy(source, folder)
-        return _query(f"file:{quote(str(Path(folder) / file.name))}")
+        return _query(f"file:{quote(str(Path(folder) / file.name))}", after)
 
 
 def decoded(text: Any) -> Any:

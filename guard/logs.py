@@ -12,12 +12,26 @@ class ManagerLog:
     """The four facts that only nnimanager.log has: which trial was handed what, and who ended it."""
 
     def __init__(self, folder: Path) -> None:
-        text = _text(folder / "log" / "nnimanager.log")
-        self.exists = bool(text)
-        self.given = dict(re.findall(r"Trial parameter: (\w+) (\{.*\})", text))  # trial -> JSON
-        self.by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
-        self.by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
-        self.over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
+        self.path, self.known = folder / "log" / "nnimanager.log", 0  # bytes of whole lines
+        self.exists = False
+        self.given: dict[str, str] = {}  # trial -> JSON
+        self.by_user, self.by_assessor, self.over_time = set(), set(), set()
+
+    def read_on(self) -> set[str]:
+        """Take what has been written since the last look; the trials that it is about."""
+        new = _bytes(self.path, self.known)
+        self.known += new.rfind(b"\n") + 1  # a line that is not whole yet is looked at once more
+        self.exists = self.exists or bool(new)
+        text = new.decode("utf-8", errors="replace")
+        given = dict(re.findall(r"Trial parameter: (\w+) (\{.*\})", text))
+        by_user = set(re.findall(r"User cancelTrialJob: (\w+)", text))
+        by_assessor = set(re.findall(r'cancelTrialJob: "(\w+)"', text))
+        over_time = set(re.findall(r"Trial job (\w+) has been canceled because it is over", text))
+        self.given |= given
+        self.by_user |= by_user
+        self.by_assessor |= by_assessor
+        self.over_time |= over_time
+        return given.keys() | by_user | by_assessor | over_time
 
 
 def manager_error(folder: Path) -> str | None:
@@ -65,9 +79,13 @@ def last_error(folder: Path) -> str:
 
 def _text(path: Path, start: int = 0) -> str:
     """From byte `start` on, a negative one counts from the end; empty if there is no such log."""
+    return _bytes(path, start).decode("utf-8", errors="replace")
+
+
+def _bytes(path: Path, start: int) -> bytes:
     try:
         with open(path, "rb") as file:
             file.seek(start if start >= 0 else max(0, path.stat().st_size + start))
-            return file.read().decode("utf-8", errors="replace")
+            return file.read()
     except OSError:
-        return ""
+        return b""

@@ -62,8 +62,22 @@ class Results:
         return lines
 
 
+class Follower:
+    """An experiment that is looked at again and again: each look reads what is new since the one before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.known = folder, (0, 0)  # rows of the database
+        self.trials = trials.Trials(folder)
+
+    def load(self, alive: bool) -> Results:
+        """Its results by now, running (`alive`) or not; ValueError if the folder is none of an experiment."""
+        new = database.read(self.folder, self.known)
+        self.known = tuple(rows[-1].row if rows else last
+                           for rows, last in zip((new.events, new.metrics), self.known, strict=True))
+        name = new.settings.get("experimentName") or self.folder.name
+        return Results(self.folder.name, name, new.settings, self.trials.read(new, alive))
+
+
 def load(folder: Path, alive: bool) -> Results:
-    """Read an experiment's folder, running (`alive`) or not; ValueError if it is none."""
-    record = database.read(folder)
-    name = record.settings.get("experimentName") or folder.name
-    return Results(folder.name, name, record.settings, trials.read(folder, record, alive))
+    """Read an experiment's folder once, running (`alive`) or not; ValueError if it is none."""
+    return Follower(folder).load(alive)

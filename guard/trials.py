@@ -7,7 +7,8 @@ compared with NNI's log of what it handed out and with what the trial itself wro
 """
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from guard.logs import ManagerLog, last_error
 
 ACTIVE = ("WAITING", "RUNNING")
 ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")  # NNI's events
+UNENDED = (*ACTIVE, "INTERRUPTED")  # states
 BAD = ("FAILED", "NO METRIC", "NOT FINITE")  # states of a trial that make an experiment fail
 
 
@@ -39,24 +41,52 @@ class Trial:
     finals: int = 0
 
 
-def read(folder: Path, record: Record, alive: bool) -> list[Trial]:
-    """The trials of an experiment, running (`alive`) or not, in the order they were started."""
-    log = ManagerLog(folder)
-    submitted = _submissions(record.events)
-    trials = _begun(folder, record.events)
-    for trial in trials:
-        metrics = _of_last_run(trial, record.metrics)
+class Trials:
+    """The trials of an experiment, in the order they were started: each `read` looks anew at those of which there is
+    news, or that have not ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, ManagerLog(folder)
+        self.events: defaultdict[str, list[Event]] = defaultdict(list)  # of each trial
+        self.metrics: defaultdict[str, list[Metric]] = defaultdict(list)
+        self.submitted: defaultdict[str, list[tuple[int, dict]]] = defaultdict(list)
+        self.found: dict[str, Trial] = {}
+        self.open: set[str] = set()
+
+    def read(self, new: Record, alive: bool) -> list[Trial]:
+        """All trials, after what is new in the database; `alive`: the experiment is running."""
+        for event in new.events:
+            self.events[event.trial].append(event)
+            self.found.setdefault(event.trial, Trial(event.trial))
+            self._submit(event)
+        for metric in new.metrics:
+            self.metrics[metric.trial].append(metric)
+        news = {row.trial for row in (*new.events, *new.metrics)} | self.log.read_on() | self.open
+        for name in news & self.found.keys():
+            self.found[name] = trial = self._look_at(name, alive)
+            (self.open.add if trial.state in UNENDED else self.open.discard)(name)
+        return [*self.found.values()]
+
+    def _submit(self, event: Event) -> None:
+        """parameter_id -> [(time, parameters)]: several, since the numbering can start again after a resume."""
+        packed = decoded(event.data)
+        if isinstance(packed, dict) and isinstance(packed.get("parameters"), dict):
+            self.submitted[str(packed.get("parameter_id"))].append((event.timestamp, packed["parameters"]))
+
+    def _look_at(self, name: str, alive: bool) -> Trial:
+        events = self.events[name]
+        trial = _begun(self.folder, name, events)
+        metrics = _of_last_run(trial, self.metrics[name])
         echo = _add_metrics(trial, metrics)
-        _add_state(trial, [event.kind for event in record.events if event.trial == trial.id], log, alive)
-        _add_parameters(trial, _joined(metrics, submitted), _handed(trial, log), echo)
-        _add_best_known_note(trial, log)
-    return trials
+        _add_state(trial, [event.kind for event in events], self.log, alive)
+        _add_parameters(trial, _joined(metrics, self.submitted), _handed(trial, self.log), echo)
+        _add_best_known_note(trial, self.log)
+        return trial
 
 
-def _begun(folder: Path, events: Iterable[Event]) -> list[Trial]:
-    trials: dict[str, Trial] = {}
+def _begun(folder: Path, name: str, events: Iterable[Event]) -> Trial:
+    trial = Trial(name)
     for event in events:
-        trial = trials.setdefault(event.trial, Trial(event.trial))
         trial.number = trial.number or event.number or 0
         if event.environment and event.path:
             here = folder / "environments" / event.environment / "trials" / event.trial
@@ -65,13 +95,13 @@ def _begun(folder: Path, events: Iterable[Event]) -> list[Trial]:
             trial.started, trial.seconds = event.timestamp / 1000, None
         elif event.kind in ENDED and trial.started is not None:
             trial.seconds = max(0.0, event.timestamp / 1000 - trial.started)
-    return [*trials.values()]
+    return trial
 
 
 def _of_last_run(trial: Trial, metrics: Iterable[Metric]) -> list[Metric]:
     """The trial's metrics; a resume repeats an interrupted trial from the start, and appends."""
     since = (trial.started or 0) * 1000 - 1
-    return [metric for metric in metrics if metric.trial == trial.id and metric.timestamp >= since]
+    return [metric for metric in metrics if metric.timestamp >= since]
 
 
 def _add_metrics(trial: Trial, metrics: list[Metric]) -> dict[str, Any]:
@@ -119,17 +149,7 @@ def _add_state(trial: Trial, events: list[str], log: ManagerLog, alive: bool) ->
                       "SYS_CANCELED": "cancelled by NNI's training service"}.get(state, "")
 
 
-def _submissions(events: Iterable[Event]) -> dict[str, list[tuple[int, dict]]]:
-    """parameter_id -> [(time, parameters)]: several, since the numbering can start again after a resume."""
-    found: dict[str, list[tuple[int, dict]]] = {}
-    for event in events:
-        packed = decoded(event.data)
-        if isinstance(packed, dict) and isinstance(packed.get("parameters"), dict):
-            found.setdefault(str(packed.get("parameter_id")), []).append((event.timestamp, packed["parameters"]))
-    return found
-
-
-def _joined(metrics: list[Metric], submitted: dict[str, list[tuple[int, dict]]]) -> dict | None:
+def _joined(metrics: list[Metric], submitted: Mapping[str, list[tuple[int, dict]]]) -> dict | None:
     """The parameters of the last metric's parameterId: the latest submitted under it before the metric came."""
     if not metrics or metrics[-1].parameter_id is None:  # trials added by hand in the web UI have no id
         return None

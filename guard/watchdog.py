@@ -47,14 +47,14 @@ class Watch:
 
     def follow(self) -> None:
         process = processes.manager_of(self.experiment)
-        progress = Progress(self.experiment)
+        progress, follower = Progress(self.experiment), results.Follower(self.experiment.folder)
         try:
             while not self.interrupted():
                 if process is None or processes.is_gone(process):
                     raise ExperimentFailed(f"NNI's manager is gone: {logs.why_gone(self.experiment.folder)}")
                 commands = _commands(process)
                 check_storm(commands)
-                state = results.load(self.experiment.folder, alive=True)
+                state = follower.load(alive=True)
                 status = self.status()
                 progress.show(state)
                 if status and self.finished(status["status"], state):

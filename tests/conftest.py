@@ -2,6 +2,8 @@
 
 import os
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Before torch, and for all processes of the tests: several of them with two threads each on two cores wait for one
@@ -15,7 +17,7 @@ import pytest
 import torch
 from xdist.scheduler import LoadScopeScheduling
 
-from training import trial
+from training.reporter import Reporter
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,17 +66,12 @@ def cifar10_dir():
 def call_trial(tmp_path, monkeypatch):
     """Call a trial script as NNI would, with `tuner`'s parameters, or alone; exit code and what NNI was told."""
     def call(main, argv, tuner=None):
-        told = {"asked": 0, "intermediate": [], "written": [], "final": []}
+        told = {"intermediate": [], "written": [], "final": []}
 
         def hear(metric):
             told["intermediate"].append(metric)
             told["written"].append((tmp_path / "nni/result.json").exists())
 
-        def ask(whole=trial.ask):
-            told["asked"] += 1
-            return whole()
-
-        monkeypatch.setattr(trial, "ask", ask)
         handed = []  # by NNI: parameters to each trial once, and nothing to a command that runs alone
         monkeypatch.setattr(nni, "get_next_parameter", lambda: handed.append(tuner) or tuner)
         monkeypatch.setattr(nni, "report_intermediate_result", hear)
@@ -85,6 +82,35 @@ def call_trial(tmp_path, monkeypatch):
         code = main(argv)
         assert handed == ([] if tuner is None else [tuner])
         return code, told
+    return call
+
+
+class Heard(Reporter):
+    """A tuner's reporter that keeps what it is told."""
+
+    tuned = True
+
+    def __init__(self, folder):
+        self.place, self.epochs, self.finals = folder, [], []
+
+    def folder(self):
+        return self.place
+
+    def epoch(self, metric):
+        self.epochs.append(metric)
+
+    def final(self, metric, facts, ran):
+        self.finals.append((metric, facts, ran))
+
+
+@pytest.fixture
+def call_run(tmp_path, monkeypatch):
+    """Call a script's `run` as a tuner in Python would, in a thread, where there is no NNI; metric and reporter."""
+    def call(run, argv, parameters):
+        monkeypatch.setitem(sys.modules, "nni", None)
+        heard = Heard(tmp_path / "tuned")
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(run, [*map(str, argv)], parameters, heard).result(), heard
     return call
 
 

@@ -137,8 +137,8 @@ def test_stopped_and_resumed_is_the_same_whatever_names_the_settings(search, mon
     _, whole = search("--preset", "published", name="whole")
     kept = darts_search.keep
 
-    def stop(record, folder):
-        kept(record, folder)
+    def stop(*args):
+        kept(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
@@ -151,8 +151,8 @@ def test_stopped_and_resumed_is_the_same_whatever_names_the_settings(search, mon
 
 def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
     reports, drawn = {"epochs": [], "final": []}, []
-    monkeypatch.setattr(darts_search.trial, "ask", lambda: {"preset": "published"})
-    monkeypatch.setattr(darts_search.trial, "under_nni", lambda: True)
+    monkeypatch.setattr(nni, "get_next_parameter", lambda: {"preset": "published"})
+    monkeypatch.setenv("NNI_PLATFORM", "local")
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
     monkeypatch.setattr(nni, "report_intermediate_result", reports["epochs"].append)
     monkeypatch.setattr(nni, "report_final_result", reports["final"].append)

@@ -15,6 +15,8 @@ from conftest import ROOT
 from earlier_layout import of_before
 from models.darts.genotype import Genotype
 from models.darts.genotype_files import load_genotype
+from reporting import darts_drawing
+from training import search as engine
 from training.search import Search
 
 TINY = ["--data", "digits", "--channels", "4", "--layers", "3", "--train-size", "40", "--val-size", "20",
@@ -61,8 +63,8 @@ def test_several_seeds_and_the_choice_by_a_complete_training(search):
 
 def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
     reports = {"epochs": [], "final": []}
-    monkeypatch.setattr(darts_search.trial, "ask", lambda: {"seed": 3})
-    monkeypatch.setattr(darts_search.trial, "under_nni", lambda: True)
+    monkeypatch.setattr(nni, "get_next_parameter", lambda: {"seed": 3})
+    monkeypatch.setenv("NNI_PLATFORM", "local")
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
     monkeypatch.setattr(nni, "report_intermediate_result", reports["epochs"].append)
     monkeypatch.setattr(nni, "report_final_result", reports["final"].append)
@@ -71,6 +73,32 @@ def test_as_a_trial_of_nni(search, monkeypatch, tmp_path):
     assert code == 0 and len(reports["epochs"]) == 2
     assert reports["final"] == [{"default": result["value"], "run.seed": 3}]
     assert "complete training" in result["metric"] and result["config"]["seed"] == 3
+
+
+def test_searches_that_are_begun_anew_and_started_again(search, monkeypatch, capsys):
+    """--overwrite is of all seeds at once: what lies there later is of this run, and goes on, its choice too."""
+    for slow in ("draw_cells", "plot_alphas"):
+        monkeypatch.setattr(darts_drawing, slow, lambda *_: None)
+    choice = ["--seeds", "2", "--epochs", "1", "--choice-epochs", "1", "--choice-channels", "4", "--choice-layers", "3"]
+    _, path = search(*choice)
+    first, fit = (path / "seed0/checkpoint.pt").stat().st_mtime_ns, engine.fit
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(engine, "fit", stop)
+        search(*choice, "--overwrite")
+    assert (path / "seed0/checkpoint.pt").stat().st_mtime_ns > first
+    assert not list(path.glob("seed*/choice.pt")) and not (path / "seed1/checkpoint.pt").exists()
+    capsys.readouterr()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    resumed = []
+    monkeypatch.setattr(engine, "fit", lambda *args, **kw: resumed.append(kw["resume_from"]) or fit(*args, **kw))
+    assert search(*choice, "--overwrite")[0] == 0 and resumed == [None, None]
+    assert capsys.readouterr().out.count("started again by torchrun") == 1
+    assert search(*choice, "--overwrite")[0] == 0 and all(resumed[2:])
+    assert capsys.readouterr().out.count("started again by torchrun") == 2
 
 
 def weights(path):
@@ -87,8 +115,8 @@ def test_stopped_and_resumed_is_bitwise_the_same(search, monkeypatch):
     _, whole = search(name="whole")
     kept = darts_search.keep
 
-    def stop(record, folder):
-        kept(record, folder)
+    def stop(*args):
+        kept(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):

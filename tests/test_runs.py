@@ -27,8 +27,10 @@ from fake_experiment import Fake
 from guard import logs, watchdog
 from guard.registry import Experiment
 from journey.processes import at_work, execute
-from training import trial
+from reporting import darts_drawing
+from training import place
 from training.progress import duration, left
+from training.reporter import Reporter
 from training.stopping import Signals
 
 TINY = ["--train-size", "20", "--batch-size", "10", "--epochs", "1", "--device", "cpu"]
@@ -56,11 +58,11 @@ def test_the_data_set_is_in_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("a/my # pictures", "b/my # pictures", "cifar10", "digits", "..."):
         (tmp_path / folder).mkdir(parents=True)
-    named = {data: trial.with_data("vgg", data, tmp_path / "runs") for data in (
+    named = {data: place.with_data("vgg", data, tmp_path / "runs") for data in (
         "cifar10", "digits", "a/my # pictures", "./cifar10", "./digits", "...")}
     assert named == {"cifar10": "vgg", "digits": "digits-vgg", "a/my # pictures": "my-pictures-vgg",
                      "./cifar10": "cifar10-vgg", "./digits": "digits-vgg", "...": "pictures-vgg"}
-    assert trial.with_data("digits-order1", "digits", tmp_path / "runs") == "digits-order1"  # as its search is called
+    assert place.with_data("digits-order1", "digits", tmp_path / "runs") == "digits-order1"  # as its search is called
 
 
 def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
@@ -69,17 +71,17 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path, monkeypatch):
     for folder in (one, two, runs / "pictures-vgg"):
         folder.mkdir(parents=True)
     (runs / "pictures-vgg/config.json").write_text(json.dumps({"data": str(one)}), encoding="utf-8")
-    names = [trial.with_data("vgg", str(data), runs) for data in (one, two, two)]
+    names = [place.with_data("vgg", str(data), runs) for data in (one, two, two)]
     assert names[0] == "pictures-vgg" and re.fullmatch(r"pictures\.[0-9a-f]{6}-vgg", names[1]) and names[1] == names[2]
     monkeypatch.chdir(tmp_path / "a")
-    assert trial.with_data("vgg", "pictures", runs) == "pictures-vgg"
+    assert place.with_data("vgg", "pictures", runs) == "pictures-vgg"
     (tmp_path / "c").mkdir()
     one = one.rename(tmp_path / "c/pictures")
-    assert trial.with_data("vgg", str(one), runs) == "pictures-vgg"
+    assert place.with_data("vgg", str(one), runs) == "pictures-vgg"
     (runs / "digits-vgg").mkdir()
     (runs / "digits-vgg/config.json").write_text('{"data": "digits"}', encoding="utf-8")
     (tmp_path / "digits").mkdir()
-    assert re.fullmatch(r"digits\.\w{6}-vgg", trial.with_data("vgg", str(tmp_path / "digits"), runs))
+    assert re.fullmatch(r"digits\.\w{6}-vgg", place.with_data("vgg", str(tmp_path / "digits"), runs))
 
 
 def test_two_trainings_of_two_data_sets_keep_apart(tmp_path, digits_dir):
@@ -128,11 +130,46 @@ def test_what_is_overwritten_is_gone_before_the_new_run_has_anything(tmp_path, d
     assert kept == {"config.json", "tensorboard"}
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_a_run_that_is_started_again_goes_on(command, tmp_path, digits_dir, capsys, monkeypatch):
+    """By torchrun or Slurm, with --overwrite too, which is of the first start; not with the checkpoint of another."""
+    for slow in ("draw_cells", "plot_alphas"):
+        monkeypatch.setattr(darts_drawing, slow, lambda *_: None)
+    assert command.main(argv_of(command, tmp_path, digits_dir, "--name", "a")) == 0
+    folder = tmp_path / COMMANDS[command][0] / "a"
+    before = {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "checkpoint.pt")}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert command.main(argv_of(command, tmp_path, digits_dir, "--name", "a")) == 2
+    for variable, by, more in (("TORCHELASTIC_RESTART_COUNT", "torchrun", []),
+                               ("SLURM_RESTART_COUNT", "Slurm", ["--overwrite"])):
+        with monkeypatch.context() as context:
+            context.setenv(variable, "2")
+            capsys.readouterr()
+            assert command.main(argv_of(command, tmp_path, digits_dir, "--name", "a", *more)) == 0
+            line = f"started again by {by}: goes on after epoch 1, {folder / 'checkpoint.pt'}\n"
+            assert capsys.readouterr().out.count(line) == 1
+            assert before == {name: (folder / name).read_bytes() for name in before}  # with the seconds of then
+            assert command.main(argv_of(command, tmp_path, digits_dir, "--name", "a", "--seed", "1")) == 2
+            assert "its run had seed = 0, this one has 1" in capsys.readouterr().err
+            assert before == {name: (folder / name).read_bytes() for name in before}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert command.main(argv_of(command, tmp_path, digits_dir, "--name", "a", "--seed", "1", "--overwrite")) == 0
+    assert json.loads((folder / "result.json").read_text(encoding="utf-8"))["config"]["seed"] == 1
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (tmp_path / "hpo/a").mkdir(parents=True)
+    (tmp_path / "hpo/a/result.json").touch()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        place.run_path(HpoConfig(runs_dir=str(tmp_path), name="a"), Reporter(), "hpo", "")
+
+
 def test_searches_of_several_seeds_are_kept_too(tmp_path):
     (tmp_path / "darts_search/x/seed3").mkdir(parents=True)
     (tmp_path / "darts_search/x/seed3/checkpoint.pt").touch()
     with pytest.raises(ValueError, match="holds a run that was stopped"):
-        trial.run_path(DartsSearchConfig(runs_dir=str(tmp_path), name="x"), "darts_search", "")
+        place.run_path(DartsSearchConfig(runs_dir=str(tmp_path), name="x"), Reporter(), "darts_search", "")
 
 
 # ---- what a command says
@@ -261,12 +298,12 @@ def test_results_are_written_where_they_were_begun(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     found = Experiment("abc", "hpo", tmp_path / "nni/abc")
     (tmp_path / "my runs").mkdir()
-    for place in ("my runs", "runs/hpo"):
+    for folder in ("my runs", "runs/hpo"):
         experiment.keep_place(found, Path("my runs"))
         assert experiment.main(["results", "nni/abc"]) == 0
-        assert f"wrote {place}/results.csv and {place}/best.json" in capsys.readouterr().out
-        assert {path.parent.name for path in tmp_path.rglob("best.json")} == {Path(place).name}
-        shutil.rmtree(tmp_path / place)  # gone: then the usual one
+        assert f"wrote {folder}/results.csv and {folder}/best.json" in capsys.readouterr().out
+        assert {path.parent.name for path in tmp_path.rglob("best.json")} == {Path(folder).name}
+        shutil.rmtree(tmp_path / folder)  # gone: then the usual one
     assert experiment.main(["results", "nni/abc", "--out", "other"]) == 0 and (tmp_path / "other/best.json").exists()
 
 

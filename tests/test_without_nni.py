@@ -11,11 +11,12 @@ from conftest import ROOT
 PROGRAM = """
 import sys
 sys.modules["nni"] = sys.modules["pytorch_lightning"] = None
-import classic_nas_trial, darts_search, hpo_trial, predict, report, retrain
+import classic_nas_trial, darts_search, experiment, hpo_trial, predict, report, retrain
 tiny = ["--data", "digits", "--data-dir", sys.argv[1], "--train-size", "64", "--batch-size", "32", "--epochs", "1"]
 some, small, cells = ["--val-size", "32"], ["--channels", "4", "--layers", "3"], "runs/darts_search/found/genotype.json"
 for command, *argv in (
         (hpo_trial, *tiny, *some, "--model", "shufflenetg2", "--name", "one"),
+        (experiment, "collect", "runs/hpo"),
         (classic_nas_trial, *tiny, *some, "--baseline"),
         (darts_search, *tiny, *some, *small, "--name", "found"),
         (retrain, *tiny, *small, "--genotype", cells, "--name", "final"),

@@ -19,7 +19,14 @@ FORMAT = 1
 
 def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
                     history: list[dict[str, float]], within_epoch: dict[str, Any] | None = None) -> None:
-    """Write the states of `parts` (whatever has a state_dict), atomically; OSError if the disk is full."""
+    """Write the states of `parts` (whatever has a state_dict), atomically; OSError if the disk is full.
+
+    ValueError if the checkpoint that is there is further on: another run writes to the same folder.
+    """
+    ours, theirs = (len(history), (within_epoch or {}).get("steps", 0)), _progress(path)
+    if theirs > ours:
+        raise ValueError(f"{path}: holds {theirs[0]} epochs and {theirs[1]} steps, we are at {ours[0]} and {ours[1]}: "
+                         "another run writes there, which is further on; --name NAME gives another folder")
     state = {name: part.state_dict() for name, part in parts.items()}
     if within_epoch:
         state["within_epoch"] = within_epoch
@@ -28,6 +35,15 @@ def save_checkpoint(path: Path, parts: dict[str, Any], identity: dict[str, Any],
             torch.save({"format": FORMAT, "identity": identity, "history": history, **state}, file)
     except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
         raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
+
+
+def _progress(path: Path) -> tuple[int, int]:
+    """Epochs, and steps of the next one, of a checkpoint, whose tensors are not read; none of what is no checkpoint."""
+    try:
+        saved = torch.load(path, weights_only=True, mmap=True)
+        return len(saved["history"]), saved.get("within_epoch", {}).get("steps", 0)
+    except Exception:  # whatever a broken file makes torch raise: nothing to go on from, nothing to keep
+        return 0, 0
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any]:

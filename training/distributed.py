@@ -8,10 +8,12 @@ Every process does the same steps on its share of each joint batch, and process 
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as torch_distributed
+from torch.distributed import PrefixStore, TCPStore
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -42,11 +44,22 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    torch_distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch_distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", **_apart())
     try:
         yield device
     finally:
         torch_distributed.destroy_process_group()
+
+
+def _apart() -> dict[str, Any]:
+    """Where the processes of a restart meet: torchrun keeps its store, and in it the addresses of those that are gone,
+    for which the new ones would wait (pytorch issue 135712)."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return {"store": PrefixStore(f"attempt {attempt}", store), "rank": int(os.environ["RANK"]),
+            "world_size": int(os.environ["WORLD_SIZE"])}
 
 
 def synchronized(model: nn.Module) -> nn.Module:
@@ -66,6 +79,14 @@ def first(value: Tensor) -> Tensor:
     if size() > 1:
         torch_distributed.broadcast(value, 0)
     return value
+
+
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes, in their order; anything that can be pickled."""
+    values = [value] * size()
+    if size() > 1:
+        torch_distributed.all_gather_object(values, value)
+    return values
 
 
 def summed(value: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ class Search:
         """What a checkpoint keeps."""
         return {"model": self.model, "weights": self.weights, "alphas": self.alphas}
 
-    def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; ValueError if it is none, or of another search."""
+    def load(self, checkpoint: Path) -> dict[str, Any]:
+        """Go on from a checkpoint, which is given back; ValueError if it is none, or of another search."""
         saved = of_today(load_checkpoint(checkpoint, self.computes, self.device), list(self.model.state_dict()))
         theirs, ours = ({name: tensor.shape for name, tensor in state.items()}
                         for state in (saved["model"], self.model.state_dict()))
@@ -110,6 +110,7 @@ class Search:
             part.load_state_dict(saved[name])
         self.history = list(saved["history"])
         self.saved = len(self.history)
+        return saved
 
     def run(self, checkpoint: Path, on_epoch: Callable[[dict[str, Any]], None]) -> Searched:
         """All epochs that are left. `on_epoch` sees the record of each, those before a stop too.

@@ -1,23 +1,22 @@
-"""What the trial scripts share: asking NNI for parameters, training in the run's folder, reporting what really ran.
+"""What the trial scripts share: their settings, the run's folder, training in it, reporting what really ran.
 
-Every script also runs alone, whether NNI is installed or not; then nothing is asked or reported, and the run's folder
-is runs/<stage>/<name>.
+Each has `main(argv)`, the command, by hand or as a trial of NNI, and `run(argv, parameters, reporter)`, which any tuner
+may call: it gives the final metric, and tells `reporter` on its way.
 """
 
-import hashlib
 import os
-import re
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from config import TrainingConfig, command_line, identity, run_script
-from files import read_object
 from pictures import SIDE
+from training import place
 from training.progress import left, of_data
+from training.reporter import NniReporter, Reporter
 from training.settings_check import SAMPLES, check
 
 if TYPE_CHECKING:  # slow to import; a trial asks NNI first
@@ -28,93 +27,39 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
 
 
 Config = TypeVar("Config", bound=TrainingConfig)
-LEAVES = ("checkpoint.pt", "choice.pt", "model.pt", "genotype.json")  # of a run, beside its records
 
 
-def main(cls: type[Config], description: str, settings: Callable[[dict, dict], Config],
-         run: Callable[[Config, dict], None], argv: list[str] | None,
+def main(cls: type[Config], settings: Callable[[dict, dict, bool], Config],
+         run: Callable[[list[str] | None, dict, Reporter], Any], argv: list[str] | None,
          also: Callable[[Config, dict], Any] = lambda config, tuner: None) -> int:
-    """A trial script: ask NNI, make `settings` of the command line and the tuner's parameters, `run`; the exit code.
+    """The command: `run` with what NNI gives, if this is a trial of NNI's; the exit code.
 
     `also` looks at what of the settings `run` would find wrong later, for a check before the start.
     """
-    tuner = ask()
+    if SAMPLES in os.environ:
+        return run_script(lambda: check(cls, partial(settings, tuned=True), also, argv, Path(os.environ[SAMPLES])))
+    reporter = NniReporter() if "NNI_PLATFORM" in os.environ else Reporter()
+    parameters = reporter.ask()
 
     def work() -> None:
-        if SAMPLES in os.environ:
-            return check(cls, settings, also, argv, Path(os.environ[SAMPLES]))
-        given = command_line(cls, argv, description)
-        if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun
-            print(f"loading PyTorch, then {given.get('data', cls.data)}", flush=True)
-        run(settings(given, tuner), tuner)
+        run(argv, parameters, reporter)
 
     return run_script(work)
 
 
-def under_nni() -> bool:
-    """Whether this process is a trial, or checks what one would do; known without importing nni."""
-    return "NNI_PLATFORM" in os.environ or SAMPLES in os.environ
+def configured(cls: type[Config], description: str, settings: Callable[[dict, dict, bool], Config],
+               argv: list[str] | None, parameters: dict[str, Any], reporter: Reporter) -> Config:
+    """What `settings` makes of the command line and the tuner's `parameters`."""
+    given = command_line(cls, argv, description.splitlines()[0])
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun
+        print(f"loading PyTorch, then {given.get('data', cls.data)}", flush=True)
+    return settings(given, parameters, reporter.tuned)
 
 
-def assert_judged(config: TrainingConfig) -> None:
+def assert_judged(config: TrainingConfig, tuned: bool) -> None:
     """ValueError for a trial without validation: the tuner would choose by what it was trained on."""
-    if config.val_size < 0 and under_nni():
-        raise ValueError(f"val_size = {config.val_size}: not under NNI, whose tuner chooses by validation; at least 0")
-
-
-def ask() -> dict[str, Any]:
-    """The tuner's parameters, {} without NNI. To be called exactly once, before anything slow or able to fail.
-
-    NNI hands parameters out in the order of asking: a trial that dies before it asked, or asks twice, shifts the
-    parameters of all trials after it.
-    """
-    if "NNI_PLATFORM" not in os.environ:
-        return {}
-    import nni
-
-    return nni.get_next_parameter()
-
-
-# ---- the run's folder
-
-
-def run_path(config: TrainingConfig, stage: str, name: str) -> Path:
-    """NNI's folder of this trial, else runs/<stage>/<name>; ValueError if that would cost what an earlier run has left.
-
-    `name`, made of the settings, gets that of the data set before it, unless this is the usual one.
-    """
-    if under_nni():
-        return Path(os.environ["NNI_OUTPUT_DIR"])
-    if config.resume and config.overwrite:
-        raise ValueError("give either --resume, to go on, or --overwrite, to begin anew")
-    stage_folder = Path(config.runs_dir) / stage
-    path = stage_folder / (config.name or with_data(name, config.data, stage_folder))
-    if not (config.resume or config.overwrite):
-        assert_free(path)
-    return path
-
-
-def assert_free(path: Path) -> None:
-    kept = [file for pattern in ("result.json", "checkpoint.pt", "seed*/checkpoint.pt") for file in path.glob(pattern)]
-    if kept:
-        what = "a finished run" if kept[0].name == "result.json" else "a run that was stopped"
-        raise ValueError(f"{path}: holds {what}; --resume goes on with it, --overwrite begins anew, --name NAME gives "
-                         "another folder")
-
-
-def with_data(name: str, data: str, folder: Path) -> str:
-    """`name` behind the data set's; of two folders of pictures with one name the later one gets a hash behind it."""
-    from pictures.known import DATASETS
-
-    if data == TrainingConfig.data:
-        return name
-    label = data if data in DATASETS else re.sub(r"[^\w.-]+", "-", Path(data).resolve().name).strip(".-") or "pictures"
-    found = name if name.startswith(f"{label}-") else f"{label}-{name}"  # after the search that found the cells
-    other = (read_object(folder / found / "config.json") or {}).get("data", data)
-    if other == data or (other not in DATASETS and data not in DATASETS and (
-            not Path(other).exists() or Path(other).resolve() == Path(data).resolve())):
-        return found
-    return f"{label}.{hashlib.sha256(str(Path(data).resolve()).encode()).hexdigest()[:6]}{found.removeprefix(label)}"
+    if config.val_size < 0 and tuned:
+        raise ValueError(f"val_size = {config.val_size}: at least 0 for a trial of a tuner, which chooses by it")
 
 
 def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
@@ -140,36 +85,13 @@ def fitted(config: Config, pictures: "Pictures", halves: int = 1) -> Config:
     return replace(config, batch_size=fits)
 
 
-def begin_anew(path: Path) -> None:
-    """Remove what an earlier run has left in its folder."""
-    for file in LEAVES:
-        (path / file).unlink(missing_ok=True)
-    shutil.rmtree(path / "tensorboard", ignore_errors=True)
-
-
-# ---- reports to NNI
-
-
-def report_epoch(metric: float) -> None:
-    """Tell NNI the metric after an epoch."""
-    if under_nni():
-        import nni
-
-        nni.report_intermediate_result(metric)
-
-
-def report(metric: float, facts: Mapping[str, float], ran: Mapping[str, Any]) -> None:
-    """Tell NNI the final metric, with `ran`: its own record of the parameters may be wrong."""
-    if under_nni():
-        import nni
-
-        nni.report_final_result({"default": metric, **facts, **{f"run.{key}": value for key, value in ran.items()}})
+# ---- the training
 
 
 def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", config: TrainingConfig, path: Path,
-          stage: str, tuner: Mapping[str, Any], network: Mapping[str, Any], facts: Mapping[str, float] | None = None,
+          stage: str, reporter: Reporter, network: Mapping[str, Any], facts: Mapping[str, float] | None = None,
           architecture: Mapping[str, Any] | None = None, test: "Batches | None" = None, **how: Any) -> float:
-    """Train `model` in the run folder `path`, report to NNI, write model.pt and result.json; returns the final metric.
+    """Train `model` in the run folder `path`, report, write model.pt and result.json; returns the final metric.
 
     `network` describes it for model.pt. `facts` about it, numbers, go into result.json and, with its speed, into the
     final report. `architecture` is what made it, where that is not a setting. `test` is read once, at the end; `how`
@@ -189,10 +111,10 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     device = next(model.parameters()).device
     checkpoint = path / "checkpoint.pt"
     computes = {**identity(config), **architecture, "data_checksum": pictures.checksum}
-    resume = config.resume or (under_nni() and checkpoint.exists())
-    resume_from = load_checkpoint(checkpoint, computes, device) if resume else None
-    if config.overwrite and not under_nni() and rank() == 0:
-        begin_anew(path)
+    load = partial(load_checkpoint, identity=computes, device=device)
+    resume_from = place.earlier(config, checkpoint, reporter, load)
+    if resume_from is None:
+        place.begin_anew(config, path, reporter)
     folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
     for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
         torn.unlink()
@@ -200,8 +122,8 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     def on_epoch(record: dict[str, float]) -> None:
         if folder:
             folder.epoch(record)
-            if record["epoch"] < config.epochs:  # of the last one NNI hears when all is written: its assessor might
-                report_epoch(judged(record))  # stop a trial that has its epochs behind it
+            if record["epoch"] < config.epochs:  # of the last one a tuner hears when all is written: it might stop a
+                reporter.epoch(judged(record))  # trial that has its epochs behind it
             print(line(folder.records, config.epochs), flush=True)
 
     execution = of_training(config, model, size())
@@ -211,7 +133,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     with enough_memory(config.batch_size):
         result = fit(model, *loaders, config, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
                      on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes,
-                     execution=execution, **{"stop_signals": not under_nni(), **how})
+                     execution=execution, **{"stop_signals": not reporter.tuned, **how})
     if facts:
         speeds = [record["images_per_second"] for record in result.history]
         facts["images_per_second"] = statistics.median(speeds) if speeds else 0.0  # of an epoch of training
@@ -231,16 +153,15 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
                        pictures.digests(loaders.train.index.tolist()))
         folder.finish(outcome, device)
         if len(folder.records) == config.epochs:
-            report_epoch(judged(folder.records[-1]))
-        ran = {**asdict(config), **architecture}
-        _tell(result, loaders, facts, tested, {key: ran[key] for key in tuner}, path)
+            reporter.epoch(judged(folder.records[-1]))
+        reporter.final(result.metric, {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})},
+                       {**asdict(config), **architecture})
+        _tell(result, loaders, tested, path)
     return result.metric
 
 
-def _tell(result: "FitResult", loaders: "Loaders", facts: Mapping[str, float], tested: Mapping[str, Any],
-          ran: Mapping[str, Any], path: Path) -> None:
-    """The end of a training, to NNI and to people."""
-    report(result.metric, {**facts, **({"test_accuracy": tested["accuracy"]} if tested else {})}, ran)
+def _tell(result: "FitResult", loaders: "Loaders", tested: Mapping[str, Any], path: Path) -> None:
+    """The end of a training, to people."""
     kind = "validation" if loaders.val else "training"
     test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
     if "several_views_accuracy" in tested:

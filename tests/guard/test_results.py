@@ -4,7 +4,10 @@ import csv
 import json
 import math
 import sqlite3
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -254,6 +257,64 @@ def test_command_without_a_best_trial(fake: Fake, tmp_path: Path, monkeypatch: p
     fake.load()
     assert experiment.main(["results", str(fake.folder), "--out", str(tmp_path / "out")]) == 1
     assert "failed: 1 of 1 trials FAILED; A: ValueError: no" in capsys.readouterr().err
+
+
+def executed(function: Callable[[], object]) -> int:
+    """Lines of guard/ that it takes, those of each turn of a loop."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable | None:
+        nonlocal lines
+        lines += event == "line"
+        return trace if "/guard/" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_the_work_grows_with_the_trials_and_a_further_look_does_not(tmp_path: Path) -> None:
+    first, further = [], []
+    for count in (50, 100, 200):
+        fake = Fake(tmp_path / str(count))
+        for number in range(count):
+            fake.event(f"T{number}", "RUNNING", number, PARAMETERS[0])
+            fake.metric(f"T{number}", number, 0.5)
+            fake.event(f"T{number}", "SUCCEEDED")
+        fake.event("last", "RUNNING", count, PARAMETERS[0])
+        fake.load()
+        follower = results.Follower(fake.folder)
+        first.append(executed(lambda follower=follower: follower.load(alive=True)))
+        fake.metric("last", count, 0.5, "PERIODICAL")
+        fake.database.commit()
+        further.append(executed(lambda follower=follower: follower.load(alive=True)))
+    assert first[2] - first[1] == pytest.approx(2 * (first[1] - first[0]), rel=0.1)
+    assert max(further) < 1.1 * min(further)
+
+
+def test_a_follower_sees_what_a_first_look_sees(fake: Fake) -> None:
+    """At every moment of an experiment: what comes late, or is said only by the log, or concerns a trial that ended."""
+    (fake.trial_folder("A") / "config.json").write_text('{"lr": 0.01, "model": "vgg"}')
+    packed = json.dumps({"parameter_id": 1, "parameters": PARAMETERS[1]})
+    follower = results.Follower(fake.folder)
+    steps = [
+        lambda: fake.event("A", "WAITING", 0), lambda: fake.event("B", "WAITING", 1),
+        lambda: fake.event("A", "RUNNING"), lambda: fake.log.append(f"x Trial parameter: A {packed}"),
+        lambda: fake.metric("A", 1, 0.4, "PERIODICAL"), lambda: fake.event("B", "RUNNING"),
+        lambda: fake.event("A", "SUCCEEDED"), lambda: fake.metric("A", 1, {"default": 0.5, "run.lr": 0.01}),
+        lambda: fake.event("B", "USER_CANCELED"), lambda: fake.log.append('x cancelTrialJob: "B"'),
+        lambda: fake.event("C", "RUNNING", 2), lambda: fake.event("C", "ADD_RESUMED"),
+        lambda: fake.event("C", "RUNNING", 0), lambda: fake.metric("C", 0, 0.7), lambda: fake.event("C", "SUCCEEDED")]
+    for step in steps:
+        step()
+        now = fake.load(alive=True)
+        assert follower.load(alive=True) == now
+    assert [trial.state for trial in now.trials] == ["SUCCEEDED", "STOPPED EARLY", "SUCCEEDED"]
+    assert now.trials[0].parameters == PARAMETERS[1]
 
 
 def test_not_an_experiment(tmp_path: Path) -> None:

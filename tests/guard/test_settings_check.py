@@ -63,7 +63,7 @@ def test_of_a_network_of_the_zoo(tmp_path: Path) -> None:
     ("hpo_trial.py --data digits", {"model": choice({"_name": "vgg", "lr": choice(1)})}, ["model = {'_name': 'vgg'"]),
     ("classic_nas_trial.py --data digits --hpo-best ''", ARCHITECTURE, []),
     ("classic_nas_trial.py --data digits --hpo-best no.json --test --baseline", ARCHITECTURE, ["no.json: no such"]),
-    ("classic_nas_trial.py --data digits --hpo-best '' --test", ARCHITECTURE, ["test: not under NNI"]),
+    ("classic_nas_trial.py --data digits --hpo-best '' --test", ARCHITECTURE, ["test: not for a trial of a tuner"]),
     ("classic_nas_trial.py --data digits --hpo-best '' --baseline", ARCHITECTURE, ["give either --arch"]),
     ("classic_nas_trial.py --data digits --hpo-best ''", {**ARCHITECTURE, "block01_op": choice("dw3", "dw9")},
      ["block01_op = 'dw9'"]),

@@ -15,7 +15,7 @@ from graph_on_cpu import GraphOnCpu
 from models.darts.depthwise import DepthwiseConv2d
 from tiny_training import Doubled, FromAnyStep, Settings, TwoHeads, network, same
 from training import loop, stopping
-from training.checkpoints import load_checkpoint
+from training.checkpoints import load_checkpoint, save_checkpoint
 from training.execution import Execution
 from training.hardware import pick_device, pick_dtype
 from training.loop import build_optimizer, evaluate, fit, train_step
@@ -356,6 +356,22 @@ def test_unusable_checkpoints_are_refused_with_the_reason(tiny_batches, tmp_path
 
 
 # ---- divergence
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [((2, 0), (1, 9)), ((2, 3), (2, 2)), ((2, 1), (2, 0))])
+def test_what_is_further_on_is_never_overwritten(tmp_path, theirs, ours):
+    """Two runs in one folder: the one that has come further keeps its checkpoint."""
+    def save(epochs, steps):
+        save_checkpoint(tmp_path / "c.pt", {"model": network()}, {}, [{}] * epochs, {"steps": steps} if steps else None)
+
+    for place in (ours, theirs, theirs):
+        save(*place)
+    before = (tmp_path / "c.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"c.pt: holds 2 epochs and .* another run writes there"):
+        save(*ours)
+    assert (tmp_path / "c.pt").read_bytes() == before
+    (tmp_path / "c.pt").write_bytes(b"broken")
+    save(*ours)
 
 
 def test_a_diverging_run_ends_with_the_worst_metric(tiny_batches):
