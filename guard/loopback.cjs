@@ -1,5 +1,7 @@
-// Preloaded into NNI's web server (node --require): a listen() without an address gets 127.0.0.1, not "all interfaces".
-// NNI 3.0 has no setting for this, no password, and runs what it is sent: whoever reaches its port owns the account.
+// Preloaded into NNI's web server (node --require), which has no password and runs what it is sent: whoever reaches its
+// port owns the account. NNI 3.0 has no setting for any of this.
+
+// Other machines: a listen() without an address gets 127.0.0.1, not "all interfaces".
 const net = require('node:net');
 const listen = net.Server.prototype.listen;
 
@@ -14,6 +16,33 @@ net.Server.prototype.listen = function (first, ...rest) {
     if (first !== null && typeof first === 'object' && first.port !== undefined) // listen({port, ...}[, callback])
         return listen.call(this, { ...first, host: '127.0.0.1' }, ...rest);
     return listen.call(this, first, ...rest); // a pipe or a handle
+};
+
+// So does TensorBoard, which NNI's web UI starts by a shell.
+const processes = require('node:child_process');
+const { spawn } = processes;
+
+processes.spawn = function (command, ...rest) {
+    if (command === 'tensorboard' && Array.isArray(rest[0]))
+        rest[0] = rest[0].map((word) => word.replace(/^--bind_all\b/, '--host=127.0.0.1'));
+    return spawn.call(this, command, ...rest);
+};
+
+// Pages of others in a browser on this machine: their requests have another name for it, since a name of theirs may
+// point to 127.0.0.1 (DNS rebinding), or another origin. A tunnel may have another port at its end.
+const http = require('node:http');
+const { emit } = http.Server.prototype;
+
+const isOurs = ({ headers: { host, origin } }) => /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i.test(host ?? '') &&
+    (origin === undefined || origin.toLowerCase() === `http://${host}`.toLowerCase());
+
+http.Server.prototype.emit = function (event, request, answer, ...rest) {
+    const asks = ['request', 'upgrade', 'checkContinue', 'checkExpectation', 'connect'].includes(event);
+    if (!asks || isOurs(request)) return emit.call(this, event, request, answer, ...rest);
+    const why = 'refused: only pages of this server, opened as localhost or 127.0.0.1\n';
+    if (answer instanceof http.ServerResponse) answer.writeHead(403, { 'Content-Type': 'text/plain' }).end(why);
+    else answer.end(`HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: ${why.length}\r\n\r\n${why}`);
+    return true;
 };
 
 // NNI gives its tuner 10 s to start and connect: too few to import NNI on a busy machine. It gets 60.

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,56 @@ def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
     command = [node, "--require", launch.PRELOAD, "-e", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["127.0.0.1"] * 20, done.stderr
+
+
+def test_preload_keeps_tensorboard_on_loopback(tmp_path: Path) -> None:
+    import nni_node
+
+    (tmp_path / "tensorboard").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "tensorboard").chmod(0o755)
+    script = """
+        const words = ['--bind_all --logdir_spec=0-a:/x--bind_all', '--port=6006'];
+        require('child_process').spawn('tensorboard', words, {shell: true, stdio: 'inherit'});"""
+    node = Path(nni_node.__path__[0]) / "node"
+    done = subprocess.run([node, "--require", launch.PRELOAD, "-e", script], capture_output=True, text=True, timeout=30,
+                          env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.stdout.split() == ["--host=127.0.0.1", "--logdir_spec=0-a:/x--bind_all", "--port=6006"], done.stderr
+
+
+@pytest.fixture(scope="module")
+def guarded_port() -> Iterator[int]:
+    """Of a web server with the preload, that answers whatever it lets in."""
+    import nni_node
+
+    script = """
+        const server = require('http').createServer((request, answer) => answer.end('in'));
+        server.on('upgrade', (request, socket) => socket.end('HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n'));
+        server.listen(0, () => console.log(server.address().port));"""
+    command = [Path(nni_node.__path__[0]) / "node", "--require", launch.PRELOAD, "-e", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        yield int(server.stdout.readline())
+        server.terminate()
+
+
+@pytest.mark.parametrize(("host", "origin", "status"), [
+    ("127.0.0.1:{}", None, 200), ("localhost:{}", None, 200), ("LOCALHOST:{}", "http://localhost:{}", 200),
+    ("[::1]:{}", None, 200), ("localhost:9999", "http://localhost:9999", 200), ("localhost", None, 200),
+    ("evil.example:{}", None, 403), ("127.0.0.1.evil.example:{}", None, 403), ("localhost.evil.example", None, 403),
+    ("192.168.0.7:{}", None, 403), ("", None, 403), ("evil@127.0.0.1:{}", None, 403),
+    ("127.0.0.1:{}", "http://evil.example", 403), ("127.0.0.1:{}", "null", 403), ("127.0.0.1:{}", "", 403),
+    ("127.0.0.1:{}", "http://127.0.0.1:1", 403), ("127.0.0.1:{}", "https://127.0.0.1:{}", 403),
+    ("127.0.0.1:{}", "http://localhost:{}", 403)])
+@pytest.mark.parametrize("upgrade", [False, True], ids=["request", "websocket"])
+def test_preload_refuses_pages_of_others(guarded_port: int, host: str, origin: str | None, status: int,
+                                         upgrade: bool) -> None:
+    lines = ["POST /api/v1/nni/trial-jobs HTTP/1.1", f"Host: {host.format(guarded_port)}", "Content-Length: 0"]
+    lines += [f"Origin: {origin.format(guarded_port)}"] if origin is not None else []
+    lines += ["Connection: Upgrade", "Upgrade: websocket"] if upgrade else ["Connection: close"]
+    with socket.create_connection(("127.0.0.1", guarded_port), timeout=10) as client:
+        client.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = client.recv(4096).decode()
+    wanted = {200: "101" if upgrade else "200", 403: "403"}[status]
+    assert answer.startswith(f"HTTP/1.1 {wanted} "), answer
 
 
 def test_preload_gives_the_tuner_a_minute_to_connect() -> None:

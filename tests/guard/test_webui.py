@@ -1,14 +1,18 @@
 """NNI's web UI of a real experiment, as a person sees it in a browser."""
 
 import contextlib
+import functools
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 
+import psutil
 import pytest
 import yaml
 
@@ -121,3 +125,47 @@ def test_nni_serves_what_results_says(experiment):
     finals = [json.loads(json.loads(trial["finalMetricData"][0]["data"])) for trial in trials]
     assert max(final["default"] for final in finals) == best["value"]
     assert {trial["status"] for trial in trials} == {"SUCCEEDED"}
+
+
+def test_a_page_of_another_server_starts_nothing(page, experiment, tmp_path):
+    url, _ = experiment
+    (tmp_path / "index.html").write_text(f"""<script>
+        const ask = (path, how) => fetch("{url}/api/v1/nni/" + path, how).then(() => "sent", () => "refused");
+        Promise.all([ask("trial-jobs", {{method: "POST", mode: "no-cors", body: "{{}}"}}), ask("trial-jobs", {{}}),
+                     ask("experiment", {{method: "DELETE"}})]).then((told) => document.title = told.join(" "));
+        </script>""")
+    with serving(tmp_path) as other:
+        page.goto(other)
+        page.wait_for_function("document.title != ''")
+    assert page.title() == "sent refused refused"  # sent blindly, and answered with 403
+    with urllib.request.urlopen(f"{url}/api/v1/nni/trial-jobs") as answer:
+        assert len(json.load(answer)) == 3
+
+
+@contextlib.contextmanager
+def serving(folder):
+    """A web server of its own for a folder: its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+        server.shutdown()
+
+
+def test_the_tensorboard_button_opens_no_door(experiment):
+    url, best = experiment
+    started = urllib.request.Request(f"{url}/api/v1/nni/tensorboard", json.dumps({"trials": best["trial"]}).encode(),
+                                     {"Content-Type": "application/json"}, method="POST")
+    with urllib.request.urlopen(started) as answer:
+        board = json.load(answer)
+    address, shell = f"http://127.0.0.1:{board['port']}", psutil.Process(int(board["pid"]))
+    try:
+        wait_for(lambda: [at.status for one in [shell, *shell.children(recursive=True)] for at in one.net_connections()
+                          if at.status == psutil.CONN_LISTEN], "TensorBoard listens")
+        found = {at.laddr.ip for one in [shell, *shell.children(recursive=True)] for at in one.net_connections()
+                 if at.status == psutil.CONN_LISTEN}
+        assert found == {"127.0.0.1"}
+        with urllib.request.urlopen(f"{address}/data/runs") as answer:
+            assert json.load(answer)  # the curves of that trial
+    finally:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/nni/tensorboard/{board['id']}", method="DELETE"))
