@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import psutil
@@ -160,12 +161,21 @@ def test_the_tensorboard_button_opens_no_door(experiment):
         board = json.load(answer)
     address, shell = f"http://127.0.0.1:{board['port']}", psutil.Process(int(board["pid"]))
     try:
-        wait_for(lambda: [at.status for one in [shell, *shell.children(recursive=True)] for at in one.net_connections()
-                          if at.status == psutil.CONN_LISTEN], "TensorBoard listens")
-        found = {at.laddr.ip for one in [shell, *shell.children(recursive=True)] for at in one.net_connections()
-                 if at.status == psutil.CONN_LISTEN}
-        assert found == {"127.0.0.1"}
-        with urllib.request.urlopen(f"{address}/data/runs") as answer:
-            assert json.load(answer)  # the curves of that trial
+        assert soon(lambda: listening(shell)) == {"127.0.0.1"}
+        assert soon(lambda: json.load(urllib.request.urlopen(f"{address}/data/runs"))), "the curves of that trial"
     finally:
         urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/nni/tensorboard/{board['id']}", method="DELETE"))
+
+
+def soon(ask, seconds=60):
+    """What it gives as soon as that is anything, or at last."""
+    deadline = time.monotonic() + seconds
+    while not (found := ask()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def listening(process):
+    """The addresses of a process and of what it has started."""
+    return {at.laddr.ip for one in [process, *process.children(recursive=True)] for at in one.net_connections()
+            if at.status == psutil.CONN_LISTEN}
