@@ -18,14 +18,18 @@ net.Server.prototype.listen = function (first, ...rest) {
     return listen.call(this, first, ...rest); // a pipe or a handle
 };
 
-// So does TensorBoard, which NNI's web UI starts by a shell.
+// So does TensorBoard, which NNI's web UI starts: by a shell, for folders where trials of a local experiment write
+// nothing, and to be forgotten. It gets theirs, and the mark by which guard/processes.py ends it.
 const processes = require('node:child_process');
 const { spawn } = processes;
 
-processes.spawn = function (command, ...rest) {
-    if (command === 'tensorboard' && Array.isArray(rest[0]))
-        rest[0] = rest[0].map((word) => word.replace(/^--bind_all\b/, '--host=127.0.0.1'));
-    return spawn.call(this, command, ...rest);
+processes.spawn = function (command, words, options) {
+    if (command !== 'tensorboard' || !Array.isArray(words)) return spawn.apply(this, arguments);
+    const [, root] = words.join(' ').match(/:([^:]*)\/trials\/\w+\/output\/tensorboard/) ?? [];
+    const own = words.flatMap((word) => word.startsWith('--bind_all ') ? ['--host=127.0.0.1', word.slice(11)] : [word])
+        .map((word) => word.replace(/\/trials\/(\w+)\/output\/tensorboard/g, '/environments/local-env/trials/$1/tensorboard'));
+    return spawn.call(this, command, own, {
+        ...options, shell: false, env: { ...options.env, ...(root && { NNI_LOG_DIRECTORY: `${root}/log` }) } });
 };
 
 // Pages of others in a browser on this machine: their requests have another name for it, since a name of theirs may

@@ -36,15 +36,21 @@ def test_preload_binds_every_form_of_listen_to_loopback(tmp_path: Path) -> None:
 def test_preload_keeps_tensorboard_on_loopback(tmp_path: Path) -> None:
     import nni_node
 
-    (tmp_path / "tensorboard").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "tensorboard").write_text('#!/bin/sh\nprintf "%s\\n" "$NNI_LOG_DIRECTORY" "$@"\n')
     (tmp_path / "tensorboard").chmod(0o755)
     script = """
-        const words = ['--bind_all --logdir_spec=0-a:/x--bind_all', '--port=6006'];
-        require('child_process').spawn('tensorboard', words, {shell: true, stdio: 'inherit'});"""
+        const of = (id) => `:/x y/E/trials/${id}/output/tensorboard`;
+        const words = [`--bind_all --logdir_spec=0-a${of('a')},1-b${of('b')}`, '--port=6006'];
+        const how = {shell: true, stdio: 'inherit', env: process.env};
+        require('child_process').spawn('tensorboard', words, how);
+        require('child_process').spawn('echo', ['another', '--bind_all'], {shell: true, stdio: 'inherit'});"""
     node = Path(nni_node.__path__[0]) / "node"
     done = subprocess.run([node, "--require", launch.PRELOAD, "-e", script], capture_output=True, text=True, timeout=30,
                           env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    assert done.stdout.split() == ["--host=127.0.0.1", "--logdir_spec=0-a:/x--bind_all", "--port=6006"], done.stderr
+    trials = "/x y/E/environments/local-env/trials"
+    assert set(done.stdout.splitlines()) == {
+        "/x y/E/log", "--host=127.0.0.1", f"--logdir_spec=0-a:{trials}/a/tensorboard,1-b:{trials}/b/tensorboard",
+        "--port=6006", "another --bind_all"}, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,15 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
 from conftest import ROOT
+from guard import processes
+from guard.registry import Experiment
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
@@ -40,6 +43,8 @@ def run_experiment(folder, config, *arguments):
     finally:
         stopped = subprocess.run([*command, "stop", "latest"], cwd=ROOT, env=environment, **capture)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    left = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"])]
+    assert not [words for words in left if str(folder) in " ".join(words or [])], "something of it still runs"
 
 
 @pytest.fixture(scope="module")
@@ -154,17 +159,22 @@ def serving(folder):
 
 
 def test_the_tensorboard_button_opens_no_door(experiment):
+    """It shows a trial's curves, on loopback alone; what it has started ends with the experiment."""
     url, best = experiment
     started = urllib.request.Request(f"{url}/api/v1/nni/tensorboard", json.dumps({"trials": best["trial"]}).encode(),
                                      {"Content-Type": "application/json"}, method="POST")
     with urllib.request.urlopen(started) as answer:
         board = json.load(answer)
-    address, shell = f"http://127.0.0.1:{board['port']}", psutil.Process(int(board["pid"]))
-    try:
-        assert soon(lambda: listening(shell)) == {"127.0.0.1"}
-        assert soon(lambda: json.load(urllib.request.urlopen(f"{address}/data/runs"))), "the curves of that trial"
-    finally:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/nni/tensorboard/{board['id']}", method="DELETE"))
+    address, process = f"http://127.0.0.1:{board['port']}", psutil.Process(int(board["pid"]))
+    assert soon(lambda: listening(process)) == {"127.0.0.1"}
+    assert soon(lambda: json.load(urllib.request.urlopen(f"{address}/data/runs"))), "the curves of that trial"
+    assert process in processes.all_of(Experiment(best["experiment"], best["experiment"], folder_of(process)))
+
+
+def folder_of(process):
+    """Of the experiment, as its TensorBoard was started."""
+    [words] = [word for word in process.cmdline() if word.startswith("--logdir_spec=")]
+    return Path(words.partition(":")[2].partition("/environments/")[0])
 
 
 def soon(ask, seconds=60):
