@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,17 +30,28 @@ class StartFailed(RuntimeError):
 @contextlib.contextmanager
 def start_lock() -> Iterator[None]:
     """One start at a time on this machine: two `nnictl create` on one port both report success, and each may get the
-    other's tuner and search space."""
+    other's tuner and search space. No longer than a start may take: another user can hold the lock, but not us up."""
     handle = os.open(tempfile.gettempdir(), os.O_RDONLY)  # the same for every user, HOME and working directory
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             print("waiting for another experiment to start", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            end = time.monotonic() + START_SECONDS
+            while not (locked := _locked(handle)) and time.monotonic() < end:
+                time.sleep(0.2)
+            if not locked:
+                print(f"note: somebody has kept the lock of starts, on {tempfile.gettempdir()}, for "
+                      f"{START_SECONDS:.0f} s: going on without", flush=True)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def create(config_file: Path, port: int, home: Path) -> Experiment:

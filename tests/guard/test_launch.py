@@ -106,6 +106,18 @@ def test_preload_gives_the_tuner_a_minute_to_connect() -> None:
     assert done.stdout.split() == ["60000", "10000", "promised"], done.stderr
 
 
+def test_nobody_can_hold_up_a_start_for_ever(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                             tmp_path: Path) -> None:
+    monkeypatch.setattr(launch.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(launch, "START_SECONDS", 0.5)
+    with launch.start_lock():
+        assert not capsys.readouterr().out
+        with launch.start_lock():
+            told = capsys.readouterr().out.splitlines()
+    assert told == ["waiting for another experiment to start",
+                    f"note: somebody has kept the lock of starts, on {tmp_path}, for 0 s: going on without"]
+
+
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NODE_OPTIONS", "--no-warnings")
     monkeypatch.setenv("NNI_PLATFORM", "local")
