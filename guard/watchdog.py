@@ -22,6 +22,7 @@ STALL_SECONDS = 300.0  # RUNNING, and no trial waiting or running: slow tuners n
 DEAD_SECONDS = 5.0  # the same with a dead tuner
 TRACEBACK_SECONDS = 10.0  # the same with an exception in the tuner's log
 SILENT_SECONDS = 60.0  # no answer from the web server although its process lives
+LOOK_SECONDS = 20.0  # a look takes less: between two of them no more than that counts, whatever the clock says
 EXHAUSTED_SECONDS = 5.0  # the tuner has no more trials and none is running
 COLLECTORS = 8  # GPU info collectors at once; NNI needs one
 FAILED_FROM_START = 5  # so many failed trials and none of another kind: the script is broken
@@ -43,7 +44,9 @@ class Watch:
     interrupted: Callable[[], bool]
     stall_seconds: float = STALL_SECONDS
     log_start: int = 0  # bytes of dispatcher.log that an earlier run of a resumed experiment wrote
-    since: dict[str, float] = field(default_factory=dict)  # condition -> when it became true
+    since: dict[str, float] = field(default_factory=dict)  # condition -> when it became true, in counted seconds
+    counted: float = 0.0  # seconds of watching: a laptop's sleep, or a stop of this process, is none
+    looked: float = field(default_factory=time.monotonic)
 
     def follow(self) -> None:
         process = processes.manager_of(self.experiment)
@@ -72,21 +75,36 @@ class Watch:
 
     def held(self, name: str, condition: bool) -> float:
         """For how many seconds the condition has been true without a break."""
+        now = time.monotonic()
+        self.counted, self.looked = self.counted + min(now - self.looked, LOOK_SECONDS), now
         if not condition:
             self.since.pop(name, None)
             return 0.0
-        return time.monotonic() - self.since.setdefault(name, time.monotonic())
+        return self.counted - self.since.setdefault(name, self.counted)
 
     def status(self) -> dict | None:
         try:
             status = web_server.get(self.experiment, "check-status")
         except (OSError, ValueError) as error:
-            if self.held("silent", True) > SILENT_SECONDS:
+            stopped = self.stopped()
+            if self.held("silent", not stopped) > SILENT_SECONDS:
                 message = f"NNI's web server has not answered for {SILENT_SECONDS:.0f} s ({error})"
                 raise ExperimentFailed(message) from None
             return None
         self.held("silent", False)
         return status
+
+    def stopped(self) -> bool:
+        """Whether NNI's manager is, by SIGSTOP: that ends by SIGCONT, and counts as no silence."""
+        manager = processes.manager_of(self.experiment)
+        with contextlib.suppress(psutil.Error):
+            if manager is not None and manager.status() == psutil.STATUS_STOPPED:
+                if "stopped" not in self.since:
+                    print(f"NNI's manager is stopped: waiting; kill -CONT {manager.pid} goes on", flush=True)
+                self.held("stopped", True)
+                return True
+        self.held("stopped", False)
+        return False
 
     def finished(self, status: str, state: Results) -> bool:
         exhausted = status == "TUNER_NO_MORE_TRIAL" and not state.count(*ACTIVE)

@@ -1,12 +1,15 @@
 """What the watchdog sees and says, without an experiment."""
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from guard import watchdog
+from guard.registry import Experiment
 from guard.results import Results
 from guard.trials import Trial
 
@@ -22,6 +25,53 @@ def test_storm_of_collectors_is_seen() -> None:
         for child in children:
             child.kill()
             child.wait()
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> watchdog.Watch:
+    """Of an experiment whose web server does not answer."""
+    def refuse(*args: object) -> None:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(watchdog.web_server, "get", refuse)
+    monkeypatch.setattr(watchdog.processes, "manager_of", lambda experiment: None)
+    return watchdog.Watch(Experiment("a", "a", tmp_path), lambda: False)
+
+
+def test_time_in_which_everything_stood_still_does_not_count(silent: watchdog.Watch,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [silent.looked]
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    for gap in (1, 3600, 1, 7200, 10):  # a laptop that slept twice
+        now[0] += gap
+        assert silent.status() is None
+    now[0] += watchdog.LOOK_SECONDS
+    with pytest.raises(watchdog.ExperimentFailed, match="has not answered for 60 s"):
+        silent.status()
+
+
+def test_a_stopped_manager_is_waited_for(silent: watchdog.Watch, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    now = [silent.looked]
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        manager = psutil.Process(child.pid)
+        monkeypatch.setattr(watchdog.processes, "manager_of", lambda experiment: manager)
+        child.send_signal(signal.SIGSTOP)
+        while manager.status() != psutil.STATUS_STOPPED:
+            pass
+        for _ in range(20):
+            now[0] += 10
+            assert silent.status() is None
+        assert capsys.readouterr().out == f"NNI's manager is stopped: waiting; kill -CONT {child.pid} goes on\n"
+        child.send_signal(signal.SIGCONT)
+        while manager.status() == psutil.STATUS_STOPPED:
+            pass
+        with pytest.raises(watchdog.ExperimentFailed, match="has not answered for 60 s"):
+            for _ in range(20):
+                now[0] += 10
+                silent.status()
+        child.kill()
 
 
 def test_hint() -> None:
