@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -55,7 +56,7 @@ def use_token(make: bool = False) -> None:
         if not file.read_text("ascii").strip():
             raise ValueError(f"{file}: is empty, must hold the token of the head")
     except FileNotFoundError:
-        raise ValueError(f"{file}: no such token; copy that of the head, which `experiment.py ray head` writes") from None
+        raise ValueError(f"{file}: no such token; copy that of the head, written by `experiment.py ray head`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: cannot be read as a token ({error})") from None
     if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -152,7 +153,7 @@ def is_loopback(host: str) -> bool:
 # ---- a Ray of several machines
 
 
-def start(head: bool, host: str | None, address: str | None, port: int = PORT) -> None:
+def start(head: bool, host: str | None, address: str | None, port: int) -> NoReturn:
     """Become `ray start`, in the foreground: the head on `host`, or a worker of the head at `address`.
 
     ValueError if there is no token, if `host` is none of this machine's addresses, or no head answers.

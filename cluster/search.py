@@ -1,5 +1,6 @@
 """Tuners and assessors of NNI as Ray Tune asks and tells them: those of the one-machine engine, unchanged."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import nni
 from nni.assessor import AssessResult
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
 
 from cluster.record import Entry, Record
 from files import read_object
@@ -54,30 +56,40 @@ class Proposals(Searcher):
         return self.record.propose(parameters)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        points, place = self.running[trial_id].points, result["training_iteration"] - 1
-        if not result["done"]:
-            points[place:] = [result["metric"]]  # one whose machine was lost tells its epochs again
+        if "outcome" not in result:
+            add_point(self.running[trial_id].points, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         entry = self.running.pop(trial_id)
-        outcome = (result or {}).get("outcome")
+        outcome = json.loads(result["outcome"]) if "outcome" in (result or {}) else None
         if outcome is None and self.stopped():
             return
+        if outcome is None and not error:  # Tune tells the last metric of a trial that it stops here alone
+            add_point(entry.points, result)
         _add_outcome(entry, outcome, self.record.folder / entry.name, error)
         self.record.end(entry)
-        number, good = int(entry.name.rpartition("-")[2]) - 1, entry.value is not None
-        if good and entry.name in self.repeated:  # as NNI does it: the tuner of before its stop knew the number
-            self.tuner.import_data([{"parameter": entry.parameters, "value": entry.value}])
-        elif good:
-            self.tuner.receive_trial_result(number, entry.parameters, entry.value, trial_job_id=entry.name)
-        self.tuner.trial_end(number, good, trial_job_id=entry.name)
+        self._teach(entry)
         self.tell(entry)
+
+    def _teach(self, entry: Entry) -> None:
+        number, good = int(entry.name.rpartition("-")[2]) - 1, entry.value is not None
+        if good and entry.name in self.repeated:  # as NNI does it: this tuner has not given the number out
+            self.tuner.import_data([{"parameter": entry.parameters, "value": entry.value}])
+        elif entry.name not in self.repeated:
+            if good:
+                self.tuner.receive_trial_result(number, entry.parameters, entry.value, trial_job_id=entry.name)
+            self.tuner.trial_end(number, good, trial_job_id=entry.name)
 
     def save(self, checkpoint_path: str) -> None:
         """The record is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """The record is the state."""
+
+
+def add_point(points: list[float], result: dict[str, Any]) -> None:
+    """The metric of an epoch; a trial whose machine was lost tells its epochs again."""
+    points[result["training_iteration"] - 1:] = [result["metric"]]
 
 
 def _add_outcome(entry: Entry, outcome: dict[str, Any] | None, folder: Path, error: bool) -> None:
@@ -110,18 +122,29 @@ class Assessment(FIFOScheduler):
         for entry in record.ended:
             if entry.points:
                 assessor.assess_trial(entry.name, entry.points)
-                assessor.trial_end(entry.name, entry.state != "FAILED")
+                assessor.trial_end(entry.name, entry.value is not None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["done"]:
-            return self.CONTINUE
         points = self.points.setdefault(trial.trial_id, [])
-        points[result["training_iteration"] - 1:] = [result["metric"]]
+        add_point(points, result)
         bad = self.assessor.assess_trial(trial.trial_id, [*points]) is AssessResult.Bad
         return self.STOP if bad else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        self.assessor.trial_end(trial.trial_id, True)
+        self.assessor.trial_end(trial.trial_id, "outcome" in result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self.assessor.trial_end(trial.trial_id, False)
+
+
+class Stop(Stopper):
+    """Ends a trial that takes longer than `seconds` (0: none does), and all as soon as `stopped` says so."""
+
+    def __init__(self, seconds: float, stopped: Callable[[], bool]) -> None:
+        self.seconds, self.stopped = seconds, stopped
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return bool(self.seconds) and result["time_total_s"] > self.seconds
+
+    def stop_all(self) -> bool:
+        return self.stopped()

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import queue
 import sys
@@ -104,7 +105,7 @@ def _attempt(config: dict[str, Any], reporter: RayReporter) -> None:
             return
         except OSError as error:  # a full disk
             outcome = {**NOTHING, "error": f"{type(error).__name__}: {error}"}
-    reporter.told.put({"metric": outcome["value"], "done": True, "outcome": outcome})
+    reporter.told.put({"metric": outcome["value"], "done": True, "outcome": json.dumps(outcome)})
 
 
 def _run(config: dict[str, Any], reporter: RayReporter) -> dict[str, Any]:
