@@ -21,11 +21,11 @@ from pathlib import Path
 
 import yaml
 
-from cluster import record
+from cluster import checks, engine, node, record
 from config import NOT_COMPUTED, run_script, to_copy
 from files import atomic_write
 from guard import collected, launch, logs, preflight, processes, registry, results, watchdog, web_server
-from guard.experiment_file import load_config
+from guard.experiment_file import load_config, pairs
 from guard.lost_trials import revive
 from guard.moved import rename_in
 from guard.places import folder_of, keep_place, place_of
@@ -95,8 +95,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def check(arguments: argparse.Namespace) -> int:
     """look for every trap before the start"""
     if arguments.engine == "ray":
-        from cluster import checks
-
         findings = checks.check(load_config(arguments.config, pairs("--set", arguments.set)))
     else:
         findings = preflight.check(*load(arguments))
@@ -109,14 +107,6 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     print(f"checking {arguments.config}", flush=True)
     config = load_config(arguments.config, pairs("--set", arguments.set))
     return config, free_port(arguments.port)
-
-
-def pairs(option: str, words: list[str]) -> dict[str, str]:
-    """KEY=VALUE of an option that may be given several times."""
-    for text in words:
-        if "=" not in text:
-            raise ValueError(f"{option} {text}: must be KEY=VALUE")
-    return {key: value for key, _, value in (text.partition("=") for text in words)}
 
 
 def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
@@ -242,8 +232,6 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
 def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
     if record.is_one(folder := Path(arguments.experiment)):
-        from cluster import engine
-
         return hand_on(engine.load(folder), arguments.out or folder, arguments.csv, [], finished=False)
     experiment = registry.find(arguments.experiment)
     return report(experiment, arguments, alive=processes.manager_of(experiment) is not None)
@@ -251,8 +239,6 @@ def results_of(arguments: argparse.Namespace) -> int:
 
 def run_on_ray(arguments: argparse.Namespace) -> int:
     """`run` with --engine ray."""
-    from cluster import engine
-
     print(f"checking {arguments.config}", flush=True)
     config = load_config(arguments.config, pairs("--set", arguments.set))
     folder = arguments.out or folder_of(config.get("experimentName") or "experiment")
@@ -264,21 +250,16 @@ def run_on_ray(arguments: argparse.Namespace) -> int:
 
 def follow_on_ray(folder: Path, arguments: argparse.Namespace) -> int:
     """Run the experiment in `folder` on Ray to its end, report; returns the exit code."""
-    from cluster import engine
-
-    with Signals() as signals:
-        state, failure = engine.run(folder, arguments.address, lambda: signals.received is not None)
-        code = hand_on(state, folder, None, [failure] if failure else [], not (failure or signals.received))
-        if signals.received:
-            words = ["--address", arguments.address] if arguments.address else []
-            print(f"interrupted; go on with: {to_copy('experiment.py', 'resume', str(folder), *words)}", file=sys.stderr)
-        return 128 + signals.received if signals.received else code
+    state, failure, signal = engine.run(folder, arguments.address)
+    code = hand_on(state, folder, None, [failure] if failure else [], finished=not (failure or signal))
+    if signal:
+        words = ["--address", arguments.address] if arguments.address else []
+        print(f"interrupted; go on with: {to_copy('experiment.py', 'resume', str(folder), *words)}", file=sys.stderr)
+    return 128 + signal if signal else code
 
 
 def ray(arguments: argparse.Namespace) -> int:
     """start Ray on this machine, as the head of several or as a worker of it"""
-    from cluster import node
-
     if (arguments.part == "worker") != (arguments.address is not None):
         raise ValueError("ADDRESS, HOST:PORT of the head: for `ray worker`, and for it alone")
     head = arguments.part == "head"

@@ -23,6 +23,7 @@ from guard import algorithms, collected, preflight
 from guard.results import Results
 from guard.results_view import parameters_text
 from guard.search_space import read_space
+from training.stopping import Signals
 
 LOSSES = 3  # machines or processes that a trial may lose
 TUNER, SCRATCH = "tuner", ".ray"  # folders: what the tuner keeps, and what Tune does
@@ -50,11 +51,11 @@ def load(folder: Path) -> Results:
     return Record(folder).results(config, read_space(config))
 
 
-def run(folder: Path, address: str | None, stopped: Callable[[], bool]) -> tuple[Results, str]:
-    """Begin or go on with the experiment in `folder`; its results, and what went wrong with all of it, if anything did.
+def run(folder: Path, address: str | None) -> tuple[Results, str, int | None]:
+    """Begin or go on with the experiment in `folder`, to its end or until a signal arrives.
 
     address: HOST:PORT of a Ray that this machine is a part of; none: one of our own, which ends with us.
-    stopped: true as soon as all is to end. ValueError before any trial starts if Ray cannot be used.
+    Its results, what went wrong with all of it, and the signal; ValueError before any trial if Ray cannot be used.
     """
     node.assert_installed()
     if address:
@@ -66,11 +67,12 @@ def run(folder: Path, address: str | None, stopped: Callable[[], bool]) -> tuple
     record = Record(folder)
     record.open()
     try:
-        failure = ""
-        if record.unfinished or _may_begin(config, record):
-            with node.joined(address) if address else node.own(folder):
-                failure = _tune(config, space, record, stopped)
-        return record.results(config, space), failure
+        if not record.unfinished and not _may_begin(config, record):
+            return record.results(config, space), "", None
+        ray = node.joined(address) if address else node.own(folder)
+        with Signals() as early, ray, Signals() as late:  # anew, since Ray has taken them over
+            failure = _tune(config, space, record, lambda: bool(early.received or late.received))
+        return record.results(config, space), failure, early.received or late.received
     finally:
         record.close()
 
@@ -89,7 +91,9 @@ def _tune(config: dict[str, Any], space: dict[str, Any], record: Record, stopped
 
     from cluster import search, trial
 
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stdout)
+    for name, level in (("nas", logging.INFO), ("nni", logging.ERROR), ("ray.tune", logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
     share = checks.share_of(config, *_machines(record.folder, checks.command_of(config)[0]))
     script, argv = checks.command_of(config)
     code = str(Path(config["trainingService"].get("trialCodeDirectory") or config["trialCodeDirectory"]))

@@ -26,7 +26,7 @@ PORT = 6379
 SECONDS = 5.0  # for an answer of another machine
 INSTALL = "Ray is not installed: python -m pip install -r requirements-ray.txt"
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # a second each, of a head that refuses our token
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the trials write what there is to be read
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # training.stopping.Signals has it
@@ -105,8 +105,9 @@ def own(folder: Path) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address="local", include_dashboard=False, logging_level="error", log_to_driver=False,
-                 _temp_dir=str(place))
+        with _silent():
+            ray.init(address="local", include_dashboard=False, logging_level="error", log_to_driver=False,
+                     _temp_dir=str(place))
         yield
     finally:
         ray.shutdown()
@@ -117,8 +118,8 @@ def end_own(place: Path) -> None:
     """End what is left of the Ray in the folder `place`, and remove that."""
     left = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("RAY_AUTH_TOKEN_PATH") == str(place / "token"):
+        with contextlib.suppress(psutil.Error, OSError):  # each has a log open there; its environment some hide
+            if process.pid != os.getpid() and any(file.path.startswith(f"{place}/") for file in process.open_files()):
                 left.append(process)
     processes.end(processes.wait_gone(left, 1.0))
     shutil.rmtree(place, ignore_errors=True)
@@ -133,7 +134,8 @@ def joined(address: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address=address, logging_level="error", log_to_driver=False)
+        with _silent():
+            ray.init(address=address, logging_level="error", log_to_driver=False)
     except Exception as error:  # of many kinds; what Ray knows of the reason it only logs
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"--address {address}: it answers, but does not take us ({reason}): the token must be that of "
@@ -142,6 +144,20 @@ def joined(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Standard error of libraries in C++ too, which tell of every try; what is wrong is raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def is_loopback(host: str) -> bool:

@@ -56,8 +56,11 @@ class Proposals(Searcher):
         return self.record.propose(parameters)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        entry = self.running[trial_id]
+        if entry.points and result["training_iteration"] == 1:
+            print(f"{entry.name}  its process or machine was lost: it goes on in another one", flush=True)
         if "outcome" not in result:
-            add_point(self.running[trial_id].points, result)
+            add_point(entry.points, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         entry = self.running.pop(trial_id)
@@ -79,6 +82,10 @@ class Proposals(Searcher):
             if good:
                 self.tuner.receive_trial_result(number, entry.parameters, entry.value, trial_job_id=entry.name)
             self.tuner.trial_end(number, good, trial_job_id=entry.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Tune's own files, which are not used."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """The record is the state."""
