@@ -245,12 +245,12 @@ def run_on_ray(arguments: argparse.Namespace) -> int:
     if problems := engine.begin(config, folder, arguments.address):
         print(preflight.render(problems), file=sys.stderr)
         return 2
-    return follow_on_ray(folder, arguments)
+    return follow_on_ray(folder, arguments, new=True)
 
 
-def follow_on_ray(folder: Path, arguments: argparse.Namespace) -> int:
+def follow_on_ray(folder: Path, arguments: argparse.Namespace, new: bool = False) -> int:
     """Run the experiment in `folder` on Ray to its end, report; returns the exit code."""
-    state, failure, signal = engine.run(folder, arguments.address)
+    state, failure, signal = engine.run(folder, arguments.address, new)
     code = hand_on(state, folder, None, [failure] if failure else [], finished=not (failure or signal))
     if signal:
         words = ["--address", arguments.address] if arguments.address else []

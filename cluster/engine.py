@@ -8,6 +8,7 @@ NNI's engine, with what NNI does not have: other machines that may be lost, and 
 The folder of results holds the record (record.py), each trial's folder, and must be seen by all machines.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -26,6 +27,7 @@ from guard.search_space import read_space
 from training.stopping import Signals
 
 LOSSES = 3  # machines or processes that a trial may lose
+SHOWN = 100  # characters of the parameters in a trial's line
 TUNER, SCRATCH = "tuner", ".ray"  # folders: what the tuner keeps, and what Tune does
 
 
@@ -51,11 +53,12 @@ def load(folder: Path) -> Results:
     return Record(folder).results(config, read_space(config))
 
 
-def run(folder: Path, address: str | None) -> tuple[Results, str, int | None]:
+def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, str, int | None]:
     """Begin or go on with the experiment in `folder`, to its end or until a signal arrives.
 
     address: HOST:PORT of a Ray that this machine is a part of; none: one of our own, which ends with us.
-    Its results, what went wrong with all of it, and the signal; ValueError before any trial if Ray cannot be used.
+    Its results, what went wrong with all of it, and the signal; ValueError before any trial if Ray cannot be used, and
+    then a `new` one leaves nothing.
     """
     node.assert_installed()
     if address:
@@ -73,6 +76,14 @@ def run(folder: Path, address: str | None) -> tuple[Results, str, int | None]:
         with Signals() as early, ray, Signals() as late:  # anew, since Ray has taken them over
             failure = _tune(config, space, record, lambda: bool(early.received or late.received))
         return record.results(config, space), failure, early.received or late.received
+    except ValueError:
+        if new and not record.entries:
+            for name in (SETTINGS, LINES):
+                (folder / name).unlink()
+            shutil.rmtree(folder / TUNER, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     finally:
         record.close()
 
@@ -105,7 +116,7 @@ def _tune(config: dict[str, Any], space: dict[str, Any], record: Record, stopped
 
     def tell(entry: Entry) -> None:
         figure = "" if entry.value is None else f" {entry.value:.5g}"
-        print(f"{entry.name}  {entry.state}{figure}  {parameters_text(entry.parameters)}"
+        print(f"{entry.name}  {entry.state}{figure}  {parameters_text(entry.parameters)[:SHOWN]}"
               + (f"  {entry.note}" if entry.note else ""), flush=True)
 
     proposals = search.Proposals(_tuner(config, space, record), record, config_of, lambda: _may_begin(config, record),

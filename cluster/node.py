@@ -181,6 +181,12 @@ def start(head: bool, host: str | None, address: str | None, port: int) -> NoRet
         assert_answers(address, "ADDRESS")
     use_token(make=head)
     os.environ |= QUIET | ({ON_LOOPBACK: "0"} if head and is_loopback(host) else {})
+    if head:
+        print(f"token: {token_file()}, for the same place on each worker, mode 600\n"
+              f"workers: python experiment.py ray worker {host}:{port}\n"
+              f"experiments: python experiment.py run CONFIG --engine ray --address {host}:{port}", flush=True)
+        if not is_loopback(host):
+            print("Ray listens on all interfaces: let a firewall admit your machines alone", flush=True)
     words = ["--head", "--port", str(port), "--include-dashboard=false"] if head else ["--address", address]
     words += ["--node-ip-address", host] if host else []
     os.execv(sys.executable, [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block",
