@@ -68,7 +68,7 @@ def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, 
     config = read_settings(folder)
     space = read_space(config)
     record = Record(folder)
-    record.open()
+    record.claim()
     try:
         if not record.unfinished and not _may_begin(config, record):
             return record.results(config, space), "", None
@@ -85,7 +85,7 @@ def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, 
                 folder.rmdir()
         raise
     finally:
-        record.close()
+        record.release()
 
 
 def _may_begin(config: dict[str, Any], record: Record) -> bool:

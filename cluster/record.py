@@ -73,7 +73,7 @@ class Record:
     def ended(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state]
 
-    def open(self) -> None:
+    def claim(self) -> None:
         """To write; ValueError if another process does."""
         self.handle = os.open(self.folder / LINES, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -83,7 +83,7 @@ class Record:
         os.ftruncate(self.handle, self.size)
         os.lseek(self.handle, 0, os.SEEK_END)
 
-    def close(self) -> None:
+    def release(self) -> None:
         os.close(self.handle)
 
     def propose(self, parameters: dict[str, Any]) -> Entry:

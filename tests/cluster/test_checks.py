@@ -88,18 +88,18 @@ def test_more_gpus_than_a_machine_has_are_refused():
 
 def test_a_record_outlives_a_torn_line_and_has_one_writer(tmp_path: Path):
     record = Record(tmp_path)
-    record.open()
+    record.claim()
     first, second = record.propose({"x": 1}), record.propose({"x": 2})
     first.state, first.value, first.points = "SUCCEEDED", 0.5, [0.4, 0.5]
     record.end(first)
     with pytest.raises(ValueError, match="is running"):
-        Record(tmp_path).open()
-    record.close()
+        Record(tmp_path).claim()
+    record.release()
     whole = (tmp_path / LINES).read_bytes()
     (tmp_path / LINES).write_bytes(whole + b'{"trial": "trial-0003", "param')
     again = Record(tmp_path)
     assert again.ended == [first] and again.unfinished == [second] and again.clock >= record.before
-    again.open()
+    again.claim()
     assert again.propose({"x": 3}).name == "trial-0003"
-    again.close()
+    again.release()
     assert [entry.parameters for entry in Record(tmp_path).unfinished] == [{"x": 2}, {"x": 3}]
