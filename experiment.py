@@ -251,7 +251,7 @@ def run_on_ray(arguments: argparse.Namespace) -> int:
 def follow_on_ray(folder: Path, arguments: argparse.Namespace, new: bool = False) -> int:
     """Run the experiment in `folder` on Ray to its end, report; returns the exit code."""
     state, failure, signal = engine.run(folder, arguments.address, new)
-    code = hand_on(state, folder, None, [failure] if failure else [], finished=not (failure or signal))
+    code = hand_on(state, arguments.out or folder, None, [failure] if failure else [], finished=not (failure or signal))
     if signal:
         words = ["--address", arguments.address] if arguments.address else []
         print(f"interrupted; go on with: {to_copy('experiment.py', 'resume', str(folder), *words)}", file=sys.stderr)
@@ -277,6 +277,8 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
+    if record.is_one(Path(arguments.experiment)):
+        raise ValueError(f"{arguments.experiment}: on Ray; end its `run` or `resume` by Ctrl-C or SIGTERM")
     experiment = registry.find(arguments.experiment)
     if was_running := bool(processes.all_of(experiment)):
         print(f"stopping {experiment.id}", flush=True)

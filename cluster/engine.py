@@ -21,6 +21,7 @@ from typing import Any
 from cluster import checks, node
 from cluster.record import LINES, SETTINGS, Entry, Record, read_settings, write_settings
 from guard import algorithms, collected, preflight
+from guard.launch import StartFailed
 from guard.results import Results
 from guard.results_view import parameters_text
 from guard.search_space import read_space
@@ -48,9 +49,9 @@ def begin(config: dict[str, Any], folder: Path, address: str | None) -> list[pre
 
 
 def load(folder: Path) -> Results:
-    """The results of an experiment by now."""
-    config = read_settings(folder)
-    return Record(folder).results(config, read_space(config))
+    """The results of an experiment by now, running or not."""
+    config, record = read_settings(folder), Record(folder)
+    return record.results(config, read_space(config), "RUNNING" if record.is_written() else "INTERRUPTED")
 
 
 def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, str, int | None]:
@@ -76,7 +77,7 @@ def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, 
         with Signals() as early, ray, Signals() as late:  # anew, since Ray has taken them over
             failure = _tune(config, space, record, lambda: bool(early.received or late.received))
         return record.results(config, space), failure, early.received or late.received
-    except ValueError:
+    except (ValueError, StartFailed):
         if new and not record.entries:
             for name in (SETTINGS, LINES):
                 (folder / name).unlink()

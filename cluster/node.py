@@ -21,6 +21,7 @@ from typing import NoReturn
 import psutil
 
 from guard import processes
+from guard.launch import StartFailed
 
 PORT = 6379
 SECONDS = 5.0  # for an answer of another machine
@@ -105,9 +106,12 @@ def own(folder: Path) -> Iterator[None]:
     import ray
 
     try:
-        with _silent():
-            ray.init(address="local", include_dashboard=False, logging_level="error", log_to_driver=False,
-                     _temp_dir=str(place))
+        try:
+            with _silent():
+                ray.init(address="local", include_dashboard=False, logging_level="error", log_to_driver=False,
+                         _temp_dir=str(place))
+        except Exception as error:  # of many kinds
+            raise StartFailed(f"Ray did not start: {' '.join(str(error).split())[:300]}") from None
         yield
     finally:
         ray.shutdown()

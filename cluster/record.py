@@ -101,8 +101,20 @@ class Record:
         os.write(self.handle, line.encode())
         os.fsync(self.handle)
 
-    def results(self, config: dict[str, Any], space: dict[str, Any]) -> Results:
-        trials = [Trial(entry.name, number, entry.state or "INTERRUPTED", entry.parameters, entry.value, entry.points,
+    def is_written(self) -> bool:
+        """Whether a process runs the experiment."""
+        try:
+            with open(self.folder / LINES, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def results(self, config: dict[str, Any], space: dict[str, Any], unfinished: str = "INTERRUPTED") -> Results:
+        """`unfinished`: the state of trials that have not ended."""
+        trials = [Trial(entry.name, number, entry.state or unfinished, entry.parameters, entry.value, entry.points,
                         seconds=entry.seconds, folder=self.folder / entry.name, note=entry.note)
                   for number, entry in enumerate(self.entries.values(), 1)]
         name = config.get("experimentName") or self.folder.name

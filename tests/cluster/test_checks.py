@@ -94,7 +94,9 @@ def test_a_record_outlives_a_torn_line_and_has_one_writer(tmp_path: Path):
     record.end(first)
     with pytest.raises(ValueError, match="is running"):
         Record(tmp_path).claim()
+    assert Record(tmp_path).is_written()
     record.release()
+    assert not Record(tmp_path).is_written()
     whole = (tmp_path / LINES).read_bytes()
     (tmp_path / LINES).write_bytes(whole + b'{"trial": "trial-0003", "param')
     again = Record(tmp_path)
