@@ -6,6 +6,8 @@
     python experiment.py resume latest             go on with a stopped or killed one
     python experiment.py stop latest               end it and everything it started
     python experiment.py collect runs/hpo          the same results of trials without NNI: a Slurm array, by hand
+    python experiment.py run config_hpo.yml --engine ray    by Ray Tune, on many machines: docs/scaling.md
+    python experiment.py ray head|worker           a Ray of several machines, which these run on
 
 Exit code 0: the experiment finished, at least one trial completed with a finite metric, and none failed, ended without
 a metric, reported NaN or ran other parameters than recorded (trials stopped early are fine). 1: anything else that
@@ -14,25 +16,25 @@ went wrong. 2: a mistake in the command or the config, nothing was started. 130,
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
 import yaml
 
+from cluster import checks, engine, node, record
 from config import NOT_COMPUTED, run_script, to_copy
-from files import atomic_write, read_object, write_json
-from guard import collected, launch, logs, preflight, processes, registry, results, results_view, watchdog, web_server
-from guard.experiment_file import load_config
+from files import atomic_write
+from guard import collected, launch, logs, preflight, processes, registry, results, watchdog, web_server
+from guard.experiment_file import load_config, pairs
 from guard.lost_trials import revive
 from guard.moved import rename_in
+from guard.places import folder_of, keep_place, place_of
 from guard.registry import Experiment
+from reporting.handing_on import hand_on
 from training.stopping import Signals
 
 SURVIVOR_SECONDS = 30.0  # a tuner outlives its killed manager by 22 s, and would hijack the next one
 
-PLACE = "results_folder.json"  # in the experiment's own folder
-NAS_STAGE, PICTURES = "classic_nas", ("accuracy_parameters.png", "best.png")  # of the trials, of the best network
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="experiment.py", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (check, run, resume, results_of, stop, collect):
+    for function in (check, run, resume, results_of, stop, collect, ray):
         name = function.__name__.partition("_")[0]
         command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
         command.set_defaults(command=function)
@@ -60,12 +62,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             command.add_argument("config", metavar="CONFIG", type=Path, help="an NNI 3.0 experiment file")
             command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[],
                                  help="override one key of the config, e.g. --set maxTrialNumber=8")
+            command.add_argument("--engine", choices=("nni", "ray"), default="nni",
+                                 help="nni: this machine; ray: Ray Tune, on one machine or many")
+        elif name == "ray":
+            command.add_argument("part", choices=("head", "worker"), help="one head, a worker on each other machine")
+            command.add_argument("address", metavar="ADDRESS", nargs="?", help="HOST:PORT of the head, for a worker")
+            command.add_argument("--host", help="this machine's address for the others; default of a head: 127.0.0.1")
+            command.add_argument("--port", type=int, default=6379, help="of a head (%(default)s)")
         elif name == "collect":
             command.add_argument("folder", metavar="FOLDER", type=Path, help="of the runs, such as runs/hpo")
             command.add_argument("--only", metavar="KEY=VALUE", action="append", default=[],
                                  help="take those with this setting alone, e.g. --only epochs=30")
         else:
             command.add_argument("experiment", metavar="ID", help="an ID, `latest`, or an experiment's folder")
+        if name in ("run", "resume"):
+            command.add_argument("--address", metavar="HOST:PORT", help="of a Ray that this machine is a part of; "
+                                 "default, with --engine ray: one of its own, on this machine")
         if name in ("check", "run", "resume"):
             command.add_argument("--port", type=int, help="of the web UI; default: the first free one from 8080 on")
         if name in ("run", "resume"):
@@ -82,8 +94,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def check(arguments: argparse.Namespace) -> int:
     """look for every trap before the start"""
-    config, port = load(arguments)
-    findings = preflight.check(config, port)
+    if arguments.engine == "ray":
+        findings = checks.check(load_config(arguments.config, pairs("--set", arguments.set)))
+    else:
+        findings = preflight.check(*load(arguments))
     print(preflight.render(findings))
     return 2 if any(finding.problem for finding in findings) else 0
 
@@ -93,14 +107,6 @@ def load(arguments: argparse.Namespace) -> tuple[dict, int]:
     print(f"checking {arguments.config}", flush=True)
     config = load_config(arguments.config, pairs("--set", arguments.set))
     return config, free_port(arguments.port)
-
-
-def pairs(option: str, words: list[str]) -> dict[str, str]:
-    """KEY=VALUE of an option that may be given several times."""
-    for text in words:
-        if "=" not in text:
-            raise ValueError(f"{option} {text}: must be KEY=VALUE")
-    return {key: value for key, _, value in (text.partition("=") for text in words)}
 
 
 def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
@@ -113,6 +119,10 @@ def free_port(wanted: int | None, usual: int = web_server.DEFAULT_PORT) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """check, start, watch, show the results, stop"""
+    if arguments.engine == "ray":
+        return run_on_ray(arguments)
+    if arguments.address:
+        raise ValueError("--address: for --engine ray alone")
     with Signals() as signals:
         with launch.start_lock():
             config, port = load(arguments)
@@ -141,6 +151,8 @@ def _assert_reachable(config: dict) -> None:
 
 def resume(arguments: argparse.Namespace) -> int:
     """go on with a stopped or killed experiment"""
+    if record.is_one(folder := Path(arguments.experiment)):
+        return follow_on_ray(folder, arguments)
     experiment = registry.find(arguments.experiment)
     with Signals() as signals:
         with launch.start_lock():
@@ -217,59 +229,41 @@ def report(experiment: Experiment, arguments: argparse.Namespace, alive: bool, r
     return hand_on(state, folder, getattr(arguments, "csv", None), [reason] if reason else [], finished)
 
 
-def hand_on(state: results.Results, folder: Path, csv_file: Path | None, more_problems: list[str],
-            finished: bool) -> int:
-    """Show results and write what the next stage and the report take; 0 if there is nothing wrong."""
-    if state.trials:
-        print(f"\n{results_view.table(state)}\n")
-    print(results_view.summary(state))
-    csv_file = csv_file or folder / "results.csv"
-    results_view.write_csv(state, csv_file)
-    best = results_view.write_best(state, folder / "best.json", finished)
-    print(f"wrote {csv_file}" + (f" and {folder / 'best.json'}" if best else "; no best.json"), flush=True)
-    draw(state, folder)
-    problems = [*state.problems(), *more_problems]
-    for line in problems:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if problems else 0
-
-
-def draw(state: results.Results, folder: Path) -> None:
-    """The pictures of stage 2, known by what its best trial says in result.json; older ones never stay."""
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
-    if state.best is None or (read_object(state.best.folder / "result.json") or {}).get("stage") != NAS_STAGE:
-        return
-    from reporting import nas_plots  # and with it torch and matplotlib, which nothing else here needs
-
-    try:
-        nas_plots.write(state, *(folder / name for name in PICTURES))
-        print("wrote " + " and ".join(str(folder / name) for name in PICTURES), flush=True)
-    except ValueError as error:
-        print(f"note: no pictures: {error}", flush=True)
-
-
-def folder_of(name: str) -> Path:
-    """runs/NAME, with a name that is safe as a folder."""
-    return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment")
-
-
-def keep_place(experiment: Experiment, folder: Path) -> None:
-    """The folder of results, for whoever asks for them later."""
-    write_json(experiment.folder / PLACE, {"out": os.path.relpath(folder, experiment.folder.resolve())})
-
-
-def place_of(experiment: Experiment) -> Path | None:
-    """What `keep_place` has kept, as long as the folder is there."""
-    kept = (read_object(experiment.folder / PLACE) or {}).get("out")
-    folder = Path(os.path.normpath(experiment.folder.resolve() / kept)) if isinstance(kept, str) else None
-    return Path(os.path.relpath(folder)) if folder and folder.is_dir() else None
-
-
 def results_of(arguments: argparse.Namespace) -> int:
     """show and write the true results"""
+    if record.is_one(folder := Path(arguments.experiment)):
+        return hand_on(engine.load(folder), arguments.out or folder, arguments.csv, [], finished=False)
     experiment = registry.find(arguments.experiment)
     return report(experiment, arguments, alive=processes.manager_of(experiment) is not None)
+
+
+def run_on_ray(arguments: argparse.Namespace) -> int:
+    """`run` with --engine ray."""
+    print(f"checking {arguments.config}", flush=True)
+    config = load_config(arguments.config, pairs("--set", arguments.set))
+    folder = arguments.out or folder_of(config.get("experimentName") or "experiment")
+    if problems := engine.begin(config, folder, arguments.address):
+        print(preflight.render(problems), file=sys.stderr)
+        return 2
+    return follow_on_ray(folder, arguments, new=True)
+
+
+def follow_on_ray(folder: Path, arguments: argparse.Namespace, new: bool = False) -> int:
+    """Run the experiment in `folder` on Ray to its end, report; returns the exit code."""
+    state, failure, signal = engine.run(folder, arguments.address, new)
+    code = hand_on(state, arguments.out or folder, None, [failure] if failure else [], finished=not (failure or signal))
+    if signal:
+        words = ["--address", arguments.address] if arguments.address else []
+        print(f"interrupted; go on with: {to_copy('experiment.py', 'resume', str(folder), *words)}", file=sys.stderr)
+    return 128 + signal if signal else code
+
+
+def ray(arguments: argparse.Namespace) -> int:
+    """start Ray on this machine, as the head of several or as a worker of it"""
+    if (arguments.part == "worker") != (arguments.address is not None):
+        raise ValueError("ADDRESS, HOST:PORT of the head: for `ray worker`, and for it alone")
+    head = arguments.part == "head"
+    return node.start(head, arguments.host or ("127.0.0.1" if head else None), arguments.address, arguments.port)
 
 
 def collect(arguments: argparse.Namespace) -> int:
@@ -283,6 +277,8 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def stop(arguments: argparse.Namespace) -> int:
     """end an experiment and everything it started"""
+    if record.is_one(Path(arguments.experiment)):
+        raise ValueError(f"{arguments.experiment}: on Ray; end its `run` or `resume` by Ctrl-C or SIGTERM")
     experiment = registry.find(arguments.experiment)
     if was_running := bool(processes.all_of(experiment)):
         print(f"stopping {experiment.id}", flush=True)

@@ -58,7 +58,7 @@ def check_tuner(config: dict, port: int) -> str:
         raise ValueError("no tuner: write tuner: {name: TPE, classArgs: {optimize_mode: maximize}}")
     if config["tuner"].get("className"):
         return _custom("tuner", config["tuner"])
-    tuner, name, space = _builtin("tuner", config), _algorithm(config, "tuner"), _valid_space(config)
+    tuner, name, space = builtin("tuner", config), _algorithm(config, "tuner"), _valid_space(config)
     try:
         if space is not None and name != "PBT":  # which wants a folder that only NNI's dispatcher gives it
             tuner.update_search_space(space)
@@ -73,9 +73,9 @@ def check_assessor(config: dict, port: int) -> str:
         return "none: every trial runs to its end"
     if config["assessor"].get("className"):
         return _custom("assessor", config["assessor"])
-    mode, other = _mode(_builtin("assessor", config)), None
+    mode, other = _mode(builtin("assessor", config)), None
     with contextlib.suppress(ValueError, AttributeError):  # a bad tuner has its own line
-        other = _mode(_builtin("tuner", config))
+        other = _mode(builtin("tuner", config))
     if {mode, other} == {"maximize", "minimize"}:
         raise ValueError(f"assessor optimize_mode is {mode}, tuner {other}: it would end the best trials")
     return f"{_algorithm(config, 'assessor')}, {mode}"
@@ -90,7 +90,7 @@ def _mode(algorithm: Any) -> str:
     return getattr(getattr(algorithm, "optimize_mode", None), "value", "either optimize_mode")
 
 
-def _builtin(kind: str, config: dict) -> Any:
+def builtin(kind: str, config: dict) -> Any:
     """The built-in tuner or assessor, made as NNI's dispatcher makes it, where an error would go unseen."""
     given, args, meta = config[kind].get("name"), config[kind].get("classArgs") or {}, _meta(config, kind)
     works = [other.name for other in _algorithms() if other.algo_type == kind and other.name not in BROKEN]

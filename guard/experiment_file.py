@@ -35,6 +35,14 @@ def load_config(path: str | os.PathLike, overrides: Mapping[str, str] = MappingP
     return _absolute(renamed(config), Path(path).resolve().parent)
 
 
+def pairs(option: str, words: list[str]) -> dict[str, str]:
+    """KEY=VALUE of an option that may be given several times."""
+    for text in words:
+        if "=" not in text:
+            raise ValueError(f"{option} {text}: must be KEY=VALUE")
+    return {key: value for key, _, value in (text.partition("=") for text in words)}
+
+
 def nearest(word: Any, known: Iterable[str]) -> str:
     """The end of a message about a word that does not exist: the nearest known one, or all of them."""
     known = list(known) or ["none"]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from guard import algorithms, machine_check, settings_check, trial_check
 from guard.experiment_file import machines
 
+Check = Callable[[dict, int | None], str]
 DIES_OF_SWAPPED_TRIALS = ("tpe", "evolution")  # tuners, in NNI 3.0
 
 
@@ -32,12 +33,12 @@ class Finding:
     detail: str
 
 
-def check(config: dict, port: int | None) -> list[Finding]:
-    """Every check of CHECKS on a config of `load_config`; starts nothing and writes nothing.
+def check(config: dict, port: int | None, checks: Iterable[tuple[str, Check]] = ()) -> list[Finding]:
+    """Every check of CHECKS, or of others, on a config of `load_config`; starts nothing and writes nothing.
 
-    port: None for an experiment that takes the first one that is free when it starts.
+    port: None for an experiment that takes the first one that is free when it starts, or none.
     """
-    return [finding for name, function in CHECKS for finding in _findings(name, function, config, port)]
+    return [finding for name, function in checks or CHECKS for finding in _findings(name, function, config, port)]
 
 
 def render(findings: Iterable[Finding]) -> str:
@@ -161,7 +162,7 @@ def _remote(config: dict, port: int) -> str:
     return "NNI runs `pip install --upgrade nni` on each worker; give trialCommand the interpreter's full path"
 
 
-CHECKS: tuple[tuple[str, Callable[[dict, int | None], str]], ...] = (
+CHECKS: tuple[tuple[str, Check], ...] = (
     ("Python", machine_check.check_python),
     ("setuptools", machine_check.check_setuptools),
     ("filelock", machine_check.check_filelock),

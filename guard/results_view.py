@@ -81,8 +81,13 @@ def summary(results: Results) -> str:
     best = results.best
     if best is None:
         return line
-    pairs = ", ".join(f"{name} {_text(value)}" for name, value in (best.parameters or {}).items())
-    return f"{line}\nbest: {best.value:.5g} in trial {best.id} with {pairs or 'parameters unknown'}"
+    pairs = parameters_text(best.parameters or {}) or "parameters unknown"
+    return f"{line}\nbest: {best.value:.5g} in trial {best.id} with {pairs}"
+
+
+def parameters_text(parameters: dict[str, Any]) -> str:
+    """Names and values, in one line."""
+    return ", ".join(f"{name} {_text(value)}" for name, value in parameters.items())
 
 
 def write_csv(results: Results, path: Path) -> None:

@@ -13,7 +13,7 @@ FLOORS = (  # the house from the ground up; a room is a folder, or a file at the
     ("models", "pictures"),
     ("artifacts",),
     ("training", "guard"),
-    ("journey", "reporting", "nas"),
+    ("journey", "reporting", "nas", "cluster"),
     ("experiment", "pipeline", "hpo_trial", "classic_nas_trial", "darts_search", "retrain", "predict", "leaderboard",
      "report"),
 )
@@ -23,8 +23,8 @@ TORCH, NNI = {"torch", "torchvision"}, {"nni"}
 FORBIDDEN = {  # besides all that is not below: others' packages, and the settings, which reach these rooms as arguments
     "config": {*TORCH, *NNI, "numpy"}, "files": {*TORCH, *NNI, "numpy"},
     "models": {*NNI, "config"}, "pictures": {*NNI, "config"}, "artifacts": {*NNI, "config"},
-    "training": NNI, "guard": {*TORCH, "config"}, "nas": {"config"}, "reporting": {*NNI, "config"},
-    "journey": {*TORCH, *NNI}, "experiment": TORCH,
+    "training": NNI, "guard": {*TORCH, "config"}, "nas": {"config"}, "cluster": {*TORCH, "config"},
+    "reporting": {*NNI, "config"}, "journey": {*TORCH, *NNI}, "experiment": TORCH,
 }
 FILE_FORBIDS = {  # in single files more
     **{f"pictures/{name}.py": TORCH for name in ("decoding", "reading", "bare")},  # a worker starts at once

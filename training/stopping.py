@@ -17,12 +17,12 @@ class DeferredSignals:
         ...
         if stop: write everything; stop.act()
 
-    Whoever sent the signal sees the process end by it, as without us. Ignored signals stay ignored. For the main
-    thread only.
+    Whoever sent the signal sees the process end by it, as without us. Ignored signals stay ignored. In another thread
+    than the main one, which receives none, it does nothing.
     """
 
     def __init__(self, enabled: bool = True) -> None:
-        self._enabled = enabled
+        self._enabled = enabled and threading.current_thread() is threading.main_thread()
         self._arrived: int | None = None
         self._since = 0.0
 

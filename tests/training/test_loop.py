@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -317,6 +318,15 @@ def test_an_ignored_signal_stays_ignored(counted):
         signal.raise_signal(signal.SIGINT)
         assert not stop
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN and not counted
+
+
+def test_signals_are_left_alone_in_another_thread():
+    """In which a trial of Ray runs, where Python allows no handler."""
+    def look():
+        with DeferredSignals() as stop:
+            return bool(stop)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(look).result() is False
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

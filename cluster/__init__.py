@@ -1,0 +1,1 @@
+"""Experiments on one machine or many by Ray Tune. Ray is imported only where it is used."""
