@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # slow to import; a trial asks NNI first
 
 
 Config = TypeVar("Config", bound=TrainingConfig)
-LEAVES = ("checkpoint.pt", "choice.pt", "model.pt", "genotype.json")  # of a run, beside its records
+# Of a run, beside its records:
+LEAVES = ("checkpoint.pt", "checkpoint.pt.before", "choice.pt", "choice.pt.before", "model.pt", "genotype.json")
 
 
 def main(cls: type[Config], description: str, settings: Callable[[dict, dict], Config],
@@ -194,8 +195,6 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     if config.overwrite and not under_nni() and rank() == 0:
         begin_anew(path)
     folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
-    for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
-        torn.unlink()
 
     def on_epoch(record: dict[str, float]) -> None:
         if folder:
