@@ -45,9 +45,9 @@ def check(path: Path) -> None:
     """NotWhole if a part of the file is not what was written; reads it once, 0.7 s a gigabyte."""
     if not path.stat().st_size:
         raise NotWhole("it is empty")
-    if not zipfile.is_zipfile(path):
-        raise NotWhole("no zip archive, as torch.save writes them: cut short, damaged, or something else")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no zip archive, as torch.save writes them; cut short, or something else")
         with zipfile.ZipFile(path) as archive:
             for part in archive.infolist():
                 with archive.open(part) as stream:

@@ -226,6 +226,8 @@ def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise ValueError("no epoch")
+            if record["epoch"] != len(records) + 1:
+                raise ValueError(f"epoch {record['epoch']} in place of {len(records) + 1}")
             records.append(record)
     except FileNotFoundError:
         pass  # no epoch has ended yet, or a summary of several seeds
