@@ -37,17 +37,18 @@ def load_onnx(path: Path) -> OnnxModel:
     if (kind := kind_of(path)) not in (None, ONNX):
         raise ValueError(f"{path}: not a model file (it is {kind})")
     content = path.read_bytes()
-    whole, session = _is_whole(content), _session(path, content)
-    told = session.get_modelmeta()
-    metadata = told.custom_metadata_map
-    if whole is False or (whole is None and told.description == SEALED):
+    if (whole := _is_whole(content)) is False:
         raise ValueError(f"{path}: damaged (its content is not that of its sha256); export it again")
+    session, metadata = _session(path, content)
     if "classes" not in metadata:
         raise ValueError(f"{path}: not an export of predict.py (its metadata have no classes)")
     if whole is None:
         print(f"note: {path} is an export of before, without a digest: whether it is damaged cannot be told",
               file=sys.stderr)
-    known = {key: json.loads(metadata[key]) for key in ("classes", "preprocess", "mirrored") if key in metadata}
+    try:
+        known = {key: json.loads(metadata[key]) for key in ("classes", "preprocess", "mirrored") if key in metadata}
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata are not JSON ({error}); export it again") from None
     [pictures] = session.get_inputs()  # an export of before has no more metadata than the classes
     return OnnxModel(tuple(known["classes"]), known.get("preprocess", {"side": pictures.shape[2]}),
                      known.get("mirrored"), lambda x: session.run(["logits"], {"pictures": x})[0])
@@ -59,12 +60,14 @@ def sealed(content: bytes) -> bytes:
 
 
 def _is_whole(content: bytes) -> bool | None:
-    """Whether it is as `sealed` made it; None if it has no digest."""
-    before, entry = content[:-ENTRY], content[-ENTRY:]
-    return content == sealed(before) if entry.startswith(SEAL) else None
+    """Whether it is as `sealed` made it; None for an export of before, or of others, without a digest."""
+    if content[-ENTRY:].startswith(SEAL):
+        return content == sealed(content[:-ENTRY])
+    return False if SEALED.encode() in content else None
 
 
-def _session(path: Path, content: bytes) -> Any:
+def _session(path: Path, content: bytes) -> tuple[Any, dict[str, str]]:
+    """What runs the file, and its metadata."""
     try:
         import onnxruntime
     except ImportError:
@@ -72,7 +75,8 @@ def _session(path: Path, content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # no lines of its own on standard error; what is fatal is raised
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return session, session.get_modelmeta().custom_metadata_map
     except Exception as error:  # of its own kinds, which have no common name
         raise ValueError(f"{path}: not a whole ONNX file ({' '.join(str(error).split())[:200]})") from None
 

@@ -195,7 +195,7 @@ def _runs(folder: Path, problems: list[str]) -> Iterator[Run]:
             continue
         if result is None and not (path / "result.json").exists():
             problems.append(f"`{name}`: no result.json: the run goes on, or was broken off")
-        metrics = _lines(path / "metrics.jsonl", name, problems)
+        metrics = _lines(path / "metrics.jsonl", name, problems, (result or {}).get("last"))
         if result or metrics or config:
             stage = str((result or {}).get("stage") or next((part for part in name.split("/") if part in STAGES),
                                                             name.split("/")[0]))
@@ -218,8 +218,8 @@ def _object(file: Path, name: str, problems: list[str]) -> dict[str, Any] | None
     return value
 
 
-def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
-    """One record an epoch, up to the first broken line."""
+def _lines(file: Path, name: str, problems: list[str], last: Any = None) -> list[dict[str, Any]]:
+    """One record an epoch, up to the first broken line; `last`: that of a run that has finished."""
     records: list[dict[str, Any]] = []
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -229,6 +229,8 @@ def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
             if record["epoch"] != len(records) + 1:
                 raise ValueError(f"epoch {record['epoch']} in place of {len(records) + 1}")
             records.append(record)
+        if records and isinstance(last, dict) and isinstance(last.get("epoch"), int) and len(records) < last["epoch"]:
+            raise ValueError(f"result.json tells of {last['epoch']}")
     except FileNotFoundError:
         pass  # no epoch has ended yet, or a summary of several seeds
     except (ValueError, OSError) as error:

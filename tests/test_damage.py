@@ -258,3 +258,18 @@ def test_no_file_of_this_folder_is_read_in_another_way():
     places = {file.relative_to(root).as_posix() for file in files
               if any(word in file.read_text() for word in ("torch.load(", "np.load("))}
     assert places == {"artifacts/tensor_file.py", "pictures/cache.py"}
+
+
+# ---- which pictures are the test set, which is chosen once
+
+
+@pytest.mark.parametrize("content", ['{"train": ["cat/0.png"], "tes', "[]", '{"train": 1, "test": []}', "{}"])
+def test_a_damaged_list_of_the_test_set_is_not_forgotten_in_silence(tmp_path, content):
+    """A new choice would test a network on pictures that it was trained on."""
+    folder = tiny_pictures.write(tmp_path / "set") / "train"
+    dataset.load(str(folder), tmp_path)
+    [file] = tmp_path.glob("test_sets/*.json")
+    file.write_text(content)
+    with pytest.raises(ValueError, match="keeps which pictures are the test set: delete it") as error:
+        dataset.load(str(folder), tmp_path)
+    assert str(error.value).startswith(f"{file}: ") and str(error.value).count(str(file)) == 1
