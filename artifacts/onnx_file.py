@@ -38,7 +38,8 @@ def load_onnx(path: Path) -> OnnxModel:
         raise ValueError(f"{path}: not a model file (it is {kind})")
     content = path.read_bytes()
     if (whole := _is_whole(content)) is False:
-        raise ValueError(f"{path}: damaged (its content is not that of its sha256); export it again")
+        raise ValueError(f"{path}: damaged, or changed by another program (its content is not that of its "
+                         "sha256); export it again")
     session, metadata = _session(path, content)
     if "classes" not in metadata:
         raise ValueError(f"{path}: not an export of predict.py (its metadata have no classes)")

@@ -527,7 +527,7 @@ def test_the_report_of_a_folder_that_can_only_be_read_is_whole(tmp_path, picture
 
 
 @pytest.mark.parametrize(("kept", "words"), [
-    (1, "broken after 1 epochs (epoch 3 in place of 2)"), (2, "broken after 2 epochs (result.json tells of 3)")])
+    (1, "broken after 1 epochs (no epoch 2)"), (2, "broken after 2 epochs (result.json tells of 3)")])
 def test_epochs_that_are_lost_from_the_records_are_told(tmp_path, kept, words):
     path = write_run(tmp_path, "retrain/x", {**result("retrain"), "last": {"epoch": 3}}, epochs=3)
     lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
