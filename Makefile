@@ -1,7 +1,7 @@
 # Everything from a clean clone; needs only Python 3.10 to 3.13, make and git.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench gpu clean
+.PHONY: help setup demo test test-fast harden lint bench gpu clean
 BIN := .venv/bin
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.10; do \
@@ -27,7 +27,10 @@ test: setup lint  ## all tests, the slow ones too
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup lint  ## the tests without real experiments and browser
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not harden"
+
+harden: setup  ## thousands of damaged files: is each refused, or mended and told? (docs/reliability.md)
+	$(BIN)/python -m pytest $(PARALLEL) -m harden
 
 lint: setup  ## style
 	$(BIN)/python -m ruff check .

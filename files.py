@@ -1,40 +1,126 @@
 """Atomic files: what is written is whole or not there at all.
 
 Every file of a run goes through a temporary name, fsync and `os.replace`, so that a crash, a full disk or a
-killed trial never leaves half a file, and several processes may write the same path at once: the last one wins.
+killed trial never leaves half a file, and several processes may write the same path at once: the last one wins. What
+a kill leaves is the temporary file, `.NAME.RANDOM.part`; its writer holds a lock on it, which dies with the writer.
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# The second form: earlier versions, without locks, whose files nobody writes any more.
+TORN = re.compile(r"\..+\.[a-z0-9_]{8}\.part|\.[\w-]+\.(json|jsonl|pt|png|csv|md|html)\.[a-z0-9_]{8}")
+PIECE = 1 << 20  # bytes that are read at once
+
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: str | os.PathLike, mode: str = "w", before: str | os.PathLike | None = None,
+                 size: Callable[[], int] | None = None) -> Iterator[IO]:
     """Open a temporary file beside `path`; on success it replaces `path`, on any error it is removed.
 
     Text is UTF-8 whatever the locale; a file's name that is not even text is written with backslashes.
-    Raises OSError (folder not writable, disk full) with `path` untouched.
+    `before`: where the file that is replaced is kept. `size`: the bytes that are needed, asked only where there is no
+    room. Raises OSError (folder not writable, disk full), which names file and folder, with `path` untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = _temporary(path)
+    except OSError as error:
+        raise _told(error, f"{path}: no file can be written to {path.parent}") from None
     try:
         with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+            if before:
+                _keep(path, Path(before))
+            os.replace(name, path)  # before the file is closed, which ends its lock
+    except BaseException as error:
+        written = _unlinked(name)
+        if isinstance(error, OSError) and error.filename is None and error.errno in NO_ROOM:
+            raise no_room(error, path, size and size(), written) from None
         raise
+
+
+def remove_torn(folder: str | os.PathLike) -> None:
+    """Remove what `atomic_write` of a process that was killed has left in `folder`; never what a living one writes."""
+    for file in Path(folder).glob(".*"):
+        if TORN.fullmatch(file.name) and file.is_file():
+            with contextlib.suppress(OSError):  # locked, gone by now, or of somebody else
+                handle = os.open(file, os.O_RDWR)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(file)
+                finally:
+                    os.close(handle)
+
+
+def no_room(error: OSError, path: Path, needs: int | None = None, written: int = 0) -> OSError:
+    """The error of a full disk or quota with what `path` needs, and what its folder has; both in bytes."""
+    has = written if error.errno == errno.EDQUOT else shutil.disk_usage(path.parent).free  # no quota can be asked
+    words = f"{has / 1e6:.1f} MB"
+    return _told(error, f"{path} needs more than the {words} that {path.parent} has" if needs is None else
+                 f"{path} needs {needs / 1e6:.1f} MB, {path.parent} has {words}")
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, locked as long as it is open: its handle and name."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with contextlib.suppress(OSError):  # where a disk has no locks remove_torn gets none either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # remove_torn came first
+
+
+def _unlinked(name: str) -> int:
+    """Remove a file, if it is there; its size in bytes."""
+    with contextlib.suppress(FileNotFoundError):
+        size = os.stat(name).st_size
+        os.unlink(name)
+        return size
+    return 0
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Give the file at `path`, if there is one, a second name; a copy where a disk has no such names."""
+    before.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.link(path, before)
+        except OSError:
+            shutil.copyfile(path, before)
+
+
+def _told(error: OSError, words: str) -> OSError:
+    """The error with words in place of a temporary file's name."""
+    told = type(error)(f"{error.strerror or error}: {words}")
+    told.errno = error.errno
+    return told
+
+
+def digest(path: str | os.PathLike) -> str:
+    """CRC-32 of a file's bytes, as zip archives hold it: 8 hexadecimal digits."""
+    found = 0
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            found = zlib.crc32(piece, found)
+    return f"{found:08x}"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

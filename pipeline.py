@@ -33,7 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config import command_line, merge, run_script, to_copy
-from files import atomic_write, read_json
+from files import atomic_write, read_json, remove_torn
 from guard import preflight
 from journey.budgets import PipelineConfig, cores_seconds
 from journey.data_set import write_test_pictures
@@ -68,6 +68,7 @@ def run(argv: list[str]) -> int:
         for stage in stages:
             if isinstance(stage, ExperimentStage):
                 stage.stop_leftovers()
+        remove_torn(runs)
         if code := check(stages):
             return code
         with Signals() as signals:

@@ -2,7 +2,8 @@
 
 What is exported takes pictures (N, 3, side, side) float32, red, green and blue in 0..1, any N, and gives logits
 (N, classes) float32: the normalisation is inside. The metadata hold, as JSON, the names of the classes in the order of
-the logits, what pictures.preprocess makes the pictures by, and whether mirrored pictures were trained on.
+the logits, what pictures.preprocess makes the pictures by, and whether mirrored pictures were trained on. An ONNX file
+ends in its digest (artifacts/onnx_file.py), an archive of torch.export is a zip archive, with a CRC-32 of each part.
 """
 
 import copy
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.model_file import TrainedModel
+from artifacts.onnx_file import SEALED, sealed
 from files import atomic_write
 from pictures import preprocess
 from pictures.augmentation import words
@@ -107,7 +109,8 @@ def _dump_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) 
     model = made.model_proto
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
-    return model.SerializeToString()
+    model.doc_string = SEALED
+    return sealed(model.SerializeToString())
 
 
 def _open_onnx(content: bytes) -> Runner:

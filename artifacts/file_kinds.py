@@ -36,9 +36,11 @@ def _is_text(head: bytes) -> bool:
 
 
 def _kind_of_zip(path: Path) -> str | None:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # none, or a damaged one, of whose directory errors of many kinds come
         return None
-    names = zipfile.ZipFile(path).namelist()
     if any(name.endswith("/data.pkl") for name in names):
         return None
     if any(name.endswith(("/archive_format", "/models/model.json")) for name in names):

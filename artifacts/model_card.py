@@ -4,6 +4,7 @@ After Mitchell et al. 2019, arXiv:1810.03993. Everything in it comes from the mo
 its folder; what neither tells, but an earlier card of the same network there, is kept; all else is said to be unknown.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -198,5 +199,6 @@ def loading(folder: Path, side: int) -> Iterator[str]:
     files = sorted(path.name for path in folder.iterdir() if path.suffix in LOAD and path.name != "checkpoint.pt")
     for name in files:
         yield LOAD[Path(name).suffix].format(name=name, side=side).lstrip("\n")
+        yield f"sha256 of {name}: `{hashlib.sha256((folder / name).read_bytes()).hexdigest()}`\n"
     if not files:
         yield "There was no model file in this folder when the card was written."

@@ -1,11 +1,10 @@
 """model.pt: a trained network in one file, with all that it takes to use it and no more.
 
 It holds tensors and plain types only: the weights, what network they are of, the normalisation of the pictures, the
-names of the classes, and facts about the training. It is read without NNI and without running code from the file.
+names of the classes, and facts about the training. It is read without NNI, without running code from the file, and only
+if it is what was written (artifacts/tensor_file.py).
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from artifacts import tensor_file
 from artifacts.file_kinds import kind_of
-from files import atomic_write
 from models import build_model
 from models.darts.genotype import Genotype
 from models.darts.network import DartsNetwork
@@ -91,11 +90,7 @@ def save_model(path: Path, model: nn.Module, network: Mapping[str, Any], normali
     content = {"kind": KIND, "format": FORMAT, "network": dict(network), "classes": list(classes),
                "facts": dict(facts), "mean": normalization.mean.cpu(), "std": normalization.std.cpu(),
                "weights": weights, "learnt": torch.as_tensor(learnt, dtype=torch.int64)}
-    try:
-        with atomic_write(path, "wb") as file:
-            torch.save(content, file)
-    except RuntimeError as error:  # how torch tells of a failed write, when it closes its archive
-        raise OSError(f"{path}: cannot be written ({error.__context__ or error})") from None
+    tensor_file.write(path, content)
 
 
 def load_model(path: Path, device: torch.device) -> TrainedModel:
@@ -127,12 +122,9 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     if kind := kind_of(path):
         raise ValueError(f"{path}: not a model file (it is {kind})")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:  # torch would advise to load it in an unsafe way
-        raise ValueError(f"{path}: not a whole model file (it cannot be read as tensors and plain types)") from None
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
-        raise ValueError(f"{path}: not a whole model file ({reason})") from None
+        content = tensor_file.read(path, device)
+    except tensor_file.NotWhole as error:
+        raise ValueError(f"{path}: not a whole model file ({error})") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         checkpoint = isinstance(content, dict) and "identity" in content
         what = "a checkpoint, made to resume a run" if checkpoint else "something else"

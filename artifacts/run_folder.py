@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from files import write_json, write_jsonl
+from files import remove_torn, write_json, write_jsonl
 
 SCHEMA = 1  # of result.json
 
@@ -22,7 +22,7 @@ SCHEMA = 1  # of result.json
 class RunFolder:
     """Keeps the records of one run.
 
-    folder = RunFolder(path, config)    writes config.json
+    folder = RunFolder(path, config)    writes config.json, when what a killed run has half written is removed
     folder.epoch(record)                after each epoch: metrics.jsonl and TensorBoard
     folder.finish(result)               result.json, with where it comes from
     """
@@ -31,6 +31,7 @@ class RunFolder:
         self.path, self.config = Path(path), config
         self._started, self.commit, self.records = time.time(), commit(), []  # a record an epoch
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_torn(self.path)
         for stale in ("metrics.jsonl", "result.json"):  # of an earlier run of this name, or of this one before its stop
             (self.path / stale).unlink(missing_ok=True)
         write_json(self.path / "config.json", asdict(config))
@@ -56,6 +57,7 @@ class RunFolder:
         """Write result.json: `result`, and its provenance, unless it holds one."""
         self._events.close()
         write_json(self.path / "result.json", {"schema": SCHEMA, **self.provenance(device), **result})
+        (self.path / "checkpoint.pt.before").unlink(missing_ok=True)  # nothing is left to go on with
 
 
 def commit() -> str:

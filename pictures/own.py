@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from files import atomic_write, read_object, write_json
+from files import atomic_write, read_json, write_json
 from pictures.contents import Read, compact
 from pictures.folders import in_folder
 from pictures.grey import GreySeen, Values
@@ -39,12 +39,31 @@ def listed(data: str, data_dir: Path, test_share: float, skip_broken: bool, drop
         raise ValueError(f"data = {shown(data)}: no row is of train, all are of {' and '.join(found.split_names)}")
     found = dataclasses.replace(found, notes=(*alike(found.classes), *found.notes))
     memory = data_dir / "test_sets" / f"{place_name(data)}-{test_share:g}.json"
-    known = {path: split for split, paths in (read_object(memory) or {}).items() for path in paths}
+    known = _remembered(memory)
     found = set_aside(found, test_share, known)
     assert_usable(found, skip_broken)
     if remember and found.test_share:
         _remember(memory, known, {file.path: file.split for file in found.of("train", "test")})
     return found
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    """The split of each picture, as it was when the test set was set aside; ValueError if that cannot be read."""
+    if not memory.exists():
+        return {}
+    try:
+        splits = read_json(memory)
+        return {path: split for split in ("train", "test") for path in _paths(splits[split])}
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error).removeprefix(f"{memory}: ") if isinstance(error, ValueError) else "no lists of train and test"
+        raise ValueError(f"{memory}: {why}; it keeps which pictures are the test set: delete it to choose these "
+                         "anew") from None
+
+
+def _paths(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
+        raise TypeError
+    return value
 
 
 def _remember(memory: Path, known: dict[str, str], now: dict[str, str]) -> None:

@@ -1,8 +1,8 @@
 """What a finished model says about the test pictures: the confusion matrix and its most confident mistakes.
 
 Only of runs that have read the test set at their end, or been tested by a leaderboard; nothing is chosen by it.
-Computed once: the result lies beside the model file, in final_test.json, and counts as long as that file and the data
-set are the same.
+Computed once: the result lies beside the model file, in final_test.json, if it can be written there, and counts as long
+as that file and the data set are the same.
 """
 
 import base64
@@ -59,7 +59,10 @@ def final_test(run: Run, device: str) -> FinalTest:
     if (cached := _cached(run.path / FILE, key)) is not None:
         return cached
     found = compute(model, data_set(run.origin, run.config), device)
-    write_json(run.path / FILE, {**key, **found._asdict(), "mistakes": [m._asdict() for m in found.mistakes]})
+    try:
+        write_json(run.path / FILE, {**key, **found._asdict(), "mistakes": [m._asdict() for m in found.mistakes]})
+    except OSError as error:  # a folder that can only be read, a full disk: the page needs no file
+        print(f"the predictions of {run.name} are not kept: {error}", flush=True)
     return found
 
 

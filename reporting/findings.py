@@ -108,13 +108,11 @@ def find(folder: Path) -> Findings:
     for origin, group in groups.items():
         group.boards = {name: board for name, board in boards.items() if board["data"]["checksum"] == origin.checksum
                         and any(run.name == exported(name, board) for run in group.runs)}
-    for group in groups.values():
         group.runs.sort(key=lambda run: (-finished(run), run.name))
 
     def weight(item: tuple[Origin, Group]) -> tuple:
         origin, group = item
-        tested = any(tests(run) for run in group.runs)
-        return not tested, not origin.checksum, -len(group.experiments) - len(group.runs), origin
+        return not any(map(tests, group.runs)), not origin.checksum, -len(group.experiments) - len(group.runs), origin
 
     return Findings(dict(sorted(groups.items(), key=weight)), problems)
 
@@ -195,7 +193,7 @@ def _runs(folder: Path, problems: list[str]) -> Iterator[Run]:
             continue
         if result is None and not (path / "result.json").exists():
             problems.append(f"`{name}`: no result.json: the run goes on, or was broken off")
-        metrics = _lines(path / "metrics.jsonl", name, problems)
+        metrics = _lines(path / "metrics.jsonl", name, problems, (result or {}).get("last"))
         if result or metrics or config:
             stage = str((result or {}).get("stage") or next((part for part in name.split("/") if part in STAGES),
                                                             name.split("/")[0]))
@@ -218,18 +216,21 @@ def _object(file: Path, name: str, problems: list[str]) -> dict[str, Any] | None
     return value
 
 
-def _lines(file: Path, name: str, problems: list[str]) -> list[dict[str, Any]]:
-    """One record an epoch, up to the first broken line."""
+def _lines(file: Path, name: str, problems: list[str], last: Any = None) -> list[dict[str, Any]]:
+    """One record an epoch, up to the first broken line; `last`: that of a run that has finished."""
     records: list[dict[str, Any]] = []
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
-                raise ValueError("no epoch")
+            epoch, due = record.get("epoch") if isinstance(record, dict) else None, len(records) + 1
+            if not isinstance(epoch, int) or epoch != due:
+                raise ValueError(f"no epoch {due}")
             records.append(record)
+        if records and isinstance(last, dict) and len(records) < last.get("epoch", 0):
+            raise ValueError(f"result.json tells of {last['epoch']}")
     except FileNotFoundError:
         pass  # no epoch has ended yet, or a summary of several seeds
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         problems.append(f"`{name}/{file.name}`: broken after {len(records)} epochs ({error}); the rest is not shown")
     return records
 

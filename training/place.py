@@ -14,7 +14,8 @@ from config import TrainingConfig
 from files import read_object
 from training.reporter import Reporter
 
-LEAVES = ("checkpoint.pt", "choice.pt", "model.pt", "genotype.json")  # of a run, beside its records
+# Of a run, beside its records:
+LEAVES = ("checkpoint.pt", "checkpoint.pt.before", "choice.pt", "choice.pt.before", "model.pt", "genotype.json")
 RESTARTS = {"TORCHELASTIC_RESTART_COUNT": "torchrun", "SLURM_RESTART_COUNT": "Slurm"}  # in the environment: above 0
 
 

@@ -25,7 +25,7 @@ from pictures.augmentation import Draws
 from pictures.dataset import Batches, Pictures, training_batches
 from training import distributed
 from training.bilevel import Batch, architecture_step, first_order, second_order, weight_step
-from training.checkpoints import load_checkpoint, save_checkpoint
+from training.checkpoints import before, load_checkpoint, save_checkpoint
 from training.execution import of_search
 from training.graphs import Captured, CudaGraph, Recorder, ready_to_step, set_rate
 from training.hardware import prepare
@@ -275,5 +275,6 @@ def complete_training(found: Searched, config: DartsSearchConfig, pictures: Pict
     result = fit(model, *loaders, settings, identity=computes, checkpoint=checkpoint, resume_from=resume_from,
                  on_epoch=on_epoch, checkpoint_minutes=config.checkpoint_minutes)
     if distributed.rank() == 0:
+        before(checkpoint).unlink(missing_ok=True)
         print(f"complete training of seed {config.seed}: validation accuracy {result.metric:.2%}", flush=True)
     return result.metric

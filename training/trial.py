@@ -116,8 +116,6 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
     if resume_from is None:
         place.begin_anew(config, path, reporter)
     folder = RunFolder(path, config) if rank() == 0 else None  # of several processes one writes and reports
-    for torn in path.glob(f".{checkpoint.name}.*") if folder else ():  # left by a run that was killed while writing
-        torn.unlink()
 
     def on_epoch(record: dict[str, float]) -> None:
         if folder:

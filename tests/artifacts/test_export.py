@@ -207,6 +207,14 @@ def test_predict_takes_the_export(both, pictures_of_all_kinds, capsys, tta):
         assert found[path]["probabilities"] == pytest.approx(record["probabilities"], abs=1e-5)
 
 
+def unsealed(model, path):
+    """As others write it, and as it was written before there was a digest."""
+    model.doc_string = ""
+    for entry in [entry for entry in model.metadata_props if entry.key == "sha256"]:
+        model.metadata_props.remove(entry)
+    onnx.save(model, path)
+
+
 def test_an_export_of_a_network_without_mirror_images_refuses_tta(traced, tmp_path, capsys, pictures_of_all_kinds):
     small_models.write(tmp_path / "model.pt", facts={"config": {"flip": "off"}})
     assert predict.main(["--model", str(tmp_path / "model.pt"), "--export", "onnx"]) == 0
@@ -216,7 +224,7 @@ def test_an_export_of_a_network_without_mirror_images_refuses_tta(traced, tmp_pa
     model = onnx.load(tmp_path / "model.onnx")  # as it was written before
     for entry in [entry for entry in model.metadata_props if entry.key in ("mirrored", "preprocess")]:
         model.metadata_props.remove(entry)
-    onnx.save(model, tmp_path / "model.onnx")
+    unsealed(model, tmp_path / "model.onnx")
     assert predict.main(argv) == 2
     assert "tta = True: the file does not tell whether" in capsys.readouterr().err
     assert predict.main(argv[:-1]) == 0
@@ -240,8 +248,13 @@ def test_what_cannot_be_done_with_an_onnx_file(tmp_path, capsys, content, argv, 
 
 def test_an_onnx_file_of_others_has_no_classes(both, tmp_path, capsys, pictures_of_all_kinds):
     model = onnx.load(both / "model.onnx")
+    onnx.save(model, tmp_path / "a.onnx")
+    assert predict.main(["--model", str(tmp_path / "a.onnx"), "--images", pictures_of_all_kinds[0]]) == 0
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "a.onnx")
+    assert predict.main(["--model", str(tmp_path / "a.onnx"), "--images", pictures_of_all_kinds[0]]) == 2
+    assert "changed by another program" in capsys.readouterr().err
+    unsealed(model, tmp_path / "a.onnx")
     assert predict.main(["--model", str(tmp_path / "a.onnx"), "--images", pictures_of_all_kinds[0]]) == 2
     assert "its metadata have no classes" in capsys.readouterr().err
 

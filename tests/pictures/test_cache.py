@@ -4,9 +4,11 @@ import errno
 import multiprocessing
 import os
 import resource
+import shutil
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from files import read_json, write_json
@@ -37,6 +39,7 @@ def test_full_disk_leaves_nothing_half_written(folder, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert error.value.errno == errno.EFBIG or "requested and" in str(error.value)  # numpy reports a short write
+    assert " needs 0.1 MB, " in str(error.value) and f"{tmp_path}/cache/cache has " in str(error.value)
     assert packed(tmp_path / "cache") == []
 
 
@@ -81,3 +84,20 @@ def test_eight_processes_may_start_at_once(folder, tmp_path):
     assert [process.exitcode for process in processes] == [0] * 8
     assert checksums == {dataset.load(str(folder), tmp_path / "cache").checksum}
     assert len(packed(tmp_path / "cache")) == 1
+
+
+def test_what_killed_processes_have_half_packed_is_removed(folder, tmp_path):
+    """Of this data set and of others; never what a living process packs, which holds the lock."""
+    cache = tmp_path / "cache" / "cache"
+    packed_by = {name: cache / f".{name}.{'k' * 8}" for name in ("dead", "living")}
+    for work in packed_by.values():
+        work.mkdir(parents=True)
+        (work / "train_images.npy").touch()
+    (cache / ".settings").mkdir()
+    with FileLock(cache / "living.lock"):
+        first = dataset.load(str(folder), tmp_path / "cache").folder
+    assert sorted(path.name for path in cache.glob(".*")) == [packed_by["living"].name, ".settings"]
+    (cache / f".{first.name}.{'k' * 8}").mkdir()
+    shutil.rmtree(first)
+    dataset.load(str(folder), tmp_path / "cache")
+    assert [path.name for path in cache.glob(".*")] == [".settings"]

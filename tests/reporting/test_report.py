@@ -1,13 +1,16 @@
 """report.py: what it finds, what it says, and that the page stands alone."""
 
 import base64
+import errno
 import io
 import json
 import random
 import re
 import shutil
+import tempfile
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -497,3 +500,36 @@ def test_page_in_a_browser(full, tmp_path, width):
         browser.close()
     assert not errors and [url for url in requests if not url.startswith("data:")] == [f"file://{full}/report.html"]
     assert len(sizes) > 8 and all(sizes) and overflow <= 0 and not narrow and heading.startswith("Results")
+
+
+def test_the_report_of_a_folder_that_can_only_be_read_is_whole(tmp_path, pictures, monkeypatch, capsys):
+    """By an error of our own, as root may write everywhere."""
+    monkeypatch.setattr("pictures.dataset.load", lambda data, data_dir, **how: pictures)
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    path = write_run(runs, "retrain/x", result("retrain", test={"accuracy": 0.5, "loss": 1.0}))
+    write(path / "model.pt")
+    make = tempfile.mkstemp
+
+    def read_only(dir, **how):
+        if Path(dir).is_relative_to(runs):
+            raise OSError(errno.EROFS, "Read-only file system", f"{dir}/.{how['prefix']}")
+        return make(dir=dir, **how)
+
+    monkeypatch.setattr("tempfile.mkstemp", read_only)
+    assert report.main(["--runs", str(runs), "--out", str(out / "page.html")]) == 0
+    text = (out / "page.md").read_text()
+    assert "Confusion matrix" in text and "most confident of" in text and "Mistakes cannot be shown" not in text
+    assert "predictions of retrain/x are not kept: Read-only file system" in capsys.readouterr().out
+    assert not (path / "final_test.json").exists()
+    assert report.main(["--runs", str(runs)]) == 2  # where the page itself would go
+    assert capsys.readouterr().err == (f"error: Read-only file system: {runs}/report.html: no file can be written to "
+                                       f"{runs}\n")
+
+
+@pytest.mark.parametrize(("kept", "words"), [
+    (1, "broken after 1 epochs (no epoch 2)"), (2, "broken after 2 epochs (result.json tells of 3)")])
+def test_epochs_that_are_lost_from_the_records_are_told(tmp_path, kept, words):
+    path = write_run(tmp_path, "retrain/x", {**result("retrain"), "last": {"epoch": 3}}, epochs=3)
+    lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text("".join(lines[:kept] + (lines[2:] if kept == 1 else [])))
+    assert any(words in problem for problem in find(tmp_path).problems), find(tmp_path).problems

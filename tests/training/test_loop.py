@@ -192,6 +192,26 @@ def test_stop_and_resume_is_bitwise_no_stop(tiny_batches, tmp_path, optimizer, e
     assert [r["train_loss"] for r in result.history] == [r["train_loss"] for r in expected.history]
 
 
+def test_a_damaged_checkpoint_costs_the_time_since_the_one_before_and_nothing_else(tiny_batches, tmp_path, capsys):
+    def stop_after_two(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole, resumed, settings, path = network(), network(seed=1), Settings(), tmp_path / "c.pt"
+    fit(whole, *tiny_batches, settings, identity={})
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), *tiny_batches, settings, identity={}, checkpoint=path, checkpoint_minutes=0,
+            on_epoch=stop_after_two)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    saved = load_checkpoint(path, {}, torch.device("cpu"))
+    assert "going on from the one before it" in capsys.readouterr().out and saved["within_epoch"]["steps"] == 4
+    train, val = tiny_batches
+    fit(resumed, FromAnyStep(train), val, settings, identity={}, resume_from=saved, checkpoint=path)
+    assert same(whole, resumed)
+
+
 def without_times(history):
     return [{key: value for key, value in record.items() if "second" not in key} for record in history]
 
