@@ -319,7 +319,7 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
         name, classes = pictures.name, pictures.classes
         train_images, train_labels, train_moments = (pictures.train_images, pictures.train_labels,
                                                      pictures.train_moments)
-        side, paths = pictures.side, staticmethod(pictures.paths)
+        side, paths, counts = pictures.side, staticmethod(pictures.paths), pictures.counts
 
     config = {"crop_padding": 4, "flip": "on", "cutout": 8, "seed": 1}
     origin = Origin(str(folder), pictures.checksum, "")
@@ -327,7 +327,7 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
     [sizes] = data_section._sizes(Guarded, None)
     assert sizes.rows[0] == ["ant", "4", "20.0%", ""] and sizes.bars == (1, [1.0] * 5)
     [sheet] = data_section._augmented(Guarded, origin, config)
-    assert "shifted by up to 4 pixels, mirrored, a square of 8 pixels blanked" in sheet.caption
+    assert "by up to 4 pixels (beside it the mean colour), mirrored, a square of 8 pixels blanked" in sheet.caption
     image = np.asarray(Image.open(io.BytesIO(sheet.content)))[::2, ::2]
     assert image.shape == (5 * 34 - 2, 9 * 34 - 2, 3)
     for row, i in enumerate(photographs.one_of_each(pictures)):
@@ -337,6 +337,27 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
     assert data_section._augmented(Guarded, origin, {}) == []  # an older version, which does not tell
     [none] = data_section._augmented(Guarded, origin, {"crop_padding": 0, "flip": "off", "cutout": 0})
     assert "No picture was changed" in none.text
+    quick = {**config, "cutout": 0, "alternate": True, "crop_border": "reflect"}  # each setting shows
+    for shift, told in ((0, ": mirrored in every other epoch."), (4, "(beside it its mirror image), mirrored in every")):
+        [sheet] = data_section._augmented(Guarded, origin, {**quick, "crop_padding": shift})
+        first = np.asarray(Image.open(io.BytesIO(sheet.content)))[:64:2, ::2]
+        own, *others = [first[:, 34 * k : 34 * k + 32] for k in range(9)]
+        assert told in sheet.caption and all({*map(tuple, other.reshape(-1, 3))} <= {*map(tuple, own.reshape(-1, 3))}
+                                             for other in others)  # no other colour beside it
+        assert shift or [np.array_equal(other, own) for other in others] in ([True, False] * 4, [False, True] * 4)
+
+
+def test_grey_of_many_bits_is_shown_as_the_network_sees_it(tmp_path):
+    """12 bits in a file of 16 would be black by the usual range."""
+    for name in CLASSES[:2]:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(4):
+            values = np.full((40, 40), 3000 + i, np.uint16)
+            values[0, :2] = 0, 4000
+            Image.fromarray(values).save(tmp_path / "set" / name / f"{i}.tif")
+    pictures = load(str(tmp_path / "set"), tmp_path, image_size="32")
+    for face in data_section._faces(pictures, Origin("set", pictures.checksum, ""))[0].pictures:
+        assert 160 < np.asarray(Image.open(io.BytesIO(face.content))).mean() < 220
 
 
 def test_a_folder_that_has_gone_is_told(tmp_path):
