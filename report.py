@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from artifacts.figures import counted
 from config import ReportConfig, command_line, merge, run_script
 from files import atomic_write
 
@@ -48,8 +49,9 @@ def run(argv: list[str] | None) -> None:
         file.write(web_page.page(title, blocks))
     markdown.write(title, blocks, out.with_suffix(".md"), out.with_name(f"{out.stem}_pictures"))
     experiments, runs = stage_count(findings)
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.md')}: {experiments} experiments, {runs} "
-          f"runs, {len(findings.problems)} problems")
+    counts = ((experiments, "experiment"), (runs, "run"), (len(findings.problems), "problem"))
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.md')}: "
+          + ", ".join(counted(*one) for one in counts))
 
 
 if __name__ == "__main__":

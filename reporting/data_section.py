@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pictures.listing import without_folders
 from pictures.preprocess import FITS
 from pictures.summary import facts, warnings
-from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
+from reporting.blocks import Block, Bullets, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
 from reporting.findings import Origin
 from reporting.words import data_title, reason, slug
@@ -40,10 +40,9 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     size = f"; each brought to {data['side']}x{data['side']} pixels" if data.get("side") else ""
     size += f", {FITS[data['fit']]}" if size and data.get("fit") in FITS else ""
     worst = warnings(data)
-    notes = (without_folders(note, str(data.get("name"))) for note in data.get("notes") or ())
-    told, kind = "; ".join([*worst, *notes, *facts(data)]), "warning" if worst else "note"
+    more = [*(without_folders(note, str(data.get("name"))) for note in data.get("notes") or ()), *facts(data)]
     return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}{size}."),
-            *([Text(f"Of the files: {told}.", kind)] if told else [])]
+            *([Bullets(worst, "warning")] if worst else []), *([Bullets(more, "note")] if more else [])]
 
 
 def _faces(pictures: "Pictures", origin: Origin) -> list[Block]:

@@ -81,7 +81,7 @@ def test_every_bad_row_is_named_at_once(images):
                   "images/7.png: not a picture", "--skip-broken goes on without them"):
         assert words in message, message
     assert "\n" not in message and message.count("9.png") == 1
-    assert "; 1 picture is there twice or more (images/9.png) (--drop-duplicates drops such); " in message
+    assert "; 1 picture is there once more in the same class and part (images/9.png); --drop-dup" in message
     pictures = load(file, images / "cache", skip_broken=True)
     assert pictures.counts["broken"] == 7 and pictures.counts["duplicates"] == 1
     assert pictures.classes == ("cat", "dog") and len(pictures.train_labels) + pictures.test_size == 12 - 7
