@@ -27,6 +27,7 @@ from files import atomic_write, read_json, write_json
 from journey.finalists import BOARD, Finalist, finalists, made_of, refitted
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from pictures.cache import Pictures
@@ -127,7 +128,7 @@ def judged(there: list[Finalist], left_out: list[dict[str, str]], pictures: "Pic
     of_test = test(rows, judges, refit, exported[1], pictures) if config.test else None
 
     chosen = reason(rows, winner, len(index), refit)
-    export(*exported, runs, of_test, chosen)
+    export(*exported, runs, of_test, chosen, pictures.digests(index.tolist()))
     order = sorted(rows, key=lambda one: (one is not rows[winner], -one["validation"]["right"], one["parameters"]))
     return {"schema": SCHEMA, "data": {"name": pictures.name, "checksum": pictures.checksum},
             "winner": rows[winner]["stage"], "chosen": chosen,
@@ -184,14 +185,15 @@ def reason(rows: list[dict[str, Any]], winner: int, images: int, refit: dict[str
 # ---- report
 
 
-def export(folder: Path, judge: "Judge", runs: Path, of_test: dict[str, Any] | None, chosen: str) -> None:
+def export(folder: Path, judge: "Judge", runs: Path, of_test: dict[str, Any] | None, chosen: str,
+           judged: "np.ndarray") -> None:
     """model.pt, which tells how it was chosen and tested, and its card."""
     from artifacts.model_card import write_model_card
     from artifacts.model_file import save_model
 
     trained = judge.trained
     facts = {**trained.facts, "chosen": chosen, **({"test": of_test} if of_test else {})}
-    save_model(runs / "model.pt", *trained._replace(facts=facts))
+    save_model(runs / "model.pt", *trained._replace(facts=facts, judged=judged))
     write_model_card(runs, trained._replace(facts=facts), folder)
 
 

@@ -105,8 +105,9 @@ def sizes(known: Mapping[str, Any]) -> dict[str, Any]:
     counts = {"training pictures": data.get("train_images"), "validation pictures": data.get("val_images"),
               "test pictures": test.get("images")}
     found = {key: f"{count:,}" for key, count in counts.items() if count is not None}
-    side = {"brought to": f"{data['side']}x{data['side']} pixels, {FITS[data['fit']]}"} if {"side", "fit"} <= data.keys() else {}
-    return found | side
+    if {"side", "fit"} <= data.keys():
+        found["brought to"] = f"{data['side']}x{data['side']} pixels, {FITS[data['fit']]}"
+    return found
 
 
 def listed(data: Mapping[str, Any]) -> Iterator[str]:

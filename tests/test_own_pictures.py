@@ -243,7 +243,7 @@ def test_a_dry_run_opens_the_pictures(photos, tmp_path, capsys, monkeypatch):
     assert pipeline.main(["--data", "photos", "--dry-run"]) == 2
     assert "1 of 32 pictures cannot be used: " in capsys.readouterr().err and not (tmp_path / "runs").exists()
     assert pipeline.main(["--data", "photos", "--dry-run", "--skip-broken"]) == 0
-    assert "\n#   1 picture is there once more" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert "\n#   1 picture is in two of" in capsys.readouterr().out and not (tmp_path / "runs").exists()
     monkeypatch.setattr(dataset, "pack", None)
     assert pipeline.main(["--data", "photos", "--dry-run", "--skip-broken"]) == 0
 

@@ -150,7 +150,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         if not result.diverged:
             described = network if pictures.side == SIDE else {**network, "side": pictures.side}
             save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome,
-                       pictures.digests(loaders.train.index.tolist()))
+                       *(pictures.digests(part.index.tolist() if part else ()) for part in loaders))
         folder.finish(outcome, device)
         if len(folder.records) == config.epochs:
             reporter.epoch(judged(folder.records[-1]))
