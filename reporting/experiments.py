@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from artifacts.figures import UNKNOWN, duration, percent, span
+from artifacts.figures import UNKNOWN, counted, duration, percent, span
 from guard.trials import Trial
 from reporting import charts, parameter_plots, plots
 from reporting.blocks import Block, Details, Gallery, Heading, Picture, Table, Text
@@ -37,7 +37,8 @@ def experiment_blocks(experiment: Experiment, runs: list[Run]) -> list[Block]:
 
 def _summary(experiment: Experiment) -> list[Block]:
     counts = Counter(trial.state for trial in experiment.state.trials)
-    line = f"{len(experiment.state.trials)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + "."
+    states = ", ".join(f"{n} {state}" for state, n in counts.items())
+    line = f"{counted(len(experiment.state.trials), 'trial')}: {states}."
     result = (experiment.best or {}).get("result")
     if not isinstance(result, dict):
         return [Text(line)]
