@@ -4,9 +4,9 @@
     python report.py --runs RUNS --out FILE.html
 
 Shows whatever there is, also in the middle of a run: experiments of NNI, DARTS searches, trainings, the final test.
-The page is one file that needs no network. Results of different data sets or versions are kept apart; what is missing
-or broken is listed. Predictions on the test pictures are computed once for each model.pt whose run, or leaderboard, has
-read the test set, and kept beside it.
+The page is one file that needs no network. Results of different data sets or versions are kept apart; what is broken is
+listed, and what was not run offered. Predictions on the test pictures are computed once for each model.pt whose run, or
+leaderboard, has read the test set, and kept beside it.
 """
 
 import sys

@@ -1,5 +1,5 @@
-"""The report as blocks: for each origin its headline, the final test, the pictures and the stages; then what is missing
-or broken, and where everything comes from."""
+"""The report as blocks: for each origin its headline, the final test, the pictures and the stages; then what is broken
+or was not run, and where everything comes from."""
 
 import shlex
 from collections import Counter
@@ -34,7 +34,10 @@ COMMANDS = {  # by which a stage is run
     "DARTS search": "python darts_search.py",
     "final training": "python retrain.py --genotype runs/darts_search/NAME/genotype.json",
 }
-TRIALS = {"hyper-parameters": "python hpo_trial.py", "classic NAS": "python classic_nas_trial.py"}
+TRIALS = {  # as in these files, for any data
+    "hyper-parameters": "python hpo_trial.py --epochs 30",
+    "classic NAS": "python classic_nas_trial.py --epochs 30 --max-params 3217226",
+}
 SINGLE_RUNS = 6  # whose curves are drawn; the provenance has all
 
 

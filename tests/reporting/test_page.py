@@ -43,6 +43,15 @@ def test_intervals_in_words():
     assert figures.right_of(58, 60, "test pictures") == "58 of 60 test pictures right (96.7%, 95% interval 89 to 99)"
     assert figures.span(0, 10) == "0 to 28" and figures.span(10, 10) == "72 to 100"
     assert figures.span(9731, 10_000) == "97.0 to 97.6"
+    assert figures.span(0.8 * figures.FEW, figures.FEW) == "67 to 89", "why fewer validation pictures are few"
+
+
+def test_a_share_has_the_digits_that_its_pictures_can_tell():
+    assert figures.percent(26 / 32, 32) == figures.percent(26 / 32) == "81.2%"
+    assert figures.percent(0.91375, 1600) == "91.38%"
+    assert figures.with_error(0.5, 0.1443, 12) == "50.0% ± 14.4" and figures.percent(None, 5) == "not told"
+    assert figures.accuracy(0.75, 32) == "75.0% (24 of 32 pictures, 95% interval 58 to 87)"
+    assert [figures.counted(n, "run") for n in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
 
 
 def test_the_answer_comes_first_and_checksums_last(tmp_path):
@@ -51,6 +60,7 @@ def test_the_answer_comes_first_and_checksums_last(tmp_path):
     page, text = build(tmp_path)
     assert text.startswith("# Results: Holidays\n\n**58 of 60 test pictures right (96.7%, 95% interval 89 to 99).**")
     assert "The network: VGG-19, a plain stack of 16 convolutions, with 1.23 million parameters" in text
+    assert "of computing for all" not in text, "which would be the only training's once more"
     assert "Wilson" in text and page.index("58 of 60") < page.index("<nav")
     for told in ("aaaaaaaaaaaa", "torch 2.11"):
         assert told in text and text.index(told) > text.index("## Where the figures come from")

@@ -3,7 +3,11 @@
 import shlex
 
 import pytest
+import yaml
 from test_report import build, everything, result, write_run
+
+from conftest import ROOT
+from reporting.sections import COMMANDS, TRIALS
 
 
 def test_a_table_is_named_with_its_folder_and_its_notes_are_told(tmp_path):
@@ -35,8 +39,14 @@ def test_what_was_not_run_is_offered_for_the_same_pictures(tmp_path, capsys):
     left = text[text.index("- No result is broken"):text.index("## Where")]
     assert f"\n- DARTS search: `python darts_search.py {options}`\n" in left and "final training" not in left
     [words] = [shlex.split(line.split("`")[1]) for line in left.splitlines() if line.startswith("- hyper-parameters")]
-    assert words[-1] == f"trialCommand=python hpo_trial.py {options}" and "0 experiments, 1 run, 0 problems" in (
-        capsys.readouterr().out)
+    assert words[-1] == f"trialCommand=python hpo_trial.py --epochs 30 {options}"
+    assert "0 experiments, 1 run, 0 problems" in capsys.readouterr().out
+
+
+def test_what_is_offered_is_what_the_files_run():
+    for stage, trial in TRIALS.items():
+        command = yaml.safe_load((ROOT / COMMANDS[stage].split()[-1]).read_text())["trialCommand"]
+        assert trial == command.replace(" --data cifar10", "")
 
 
 @pytest.mark.parametrize(("counts", "told"), [
