@@ -21,11 +21,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts.figures import counted
 from config import DataConfig, LeaderboardConfig, command_line, merge, run_script
 from files import atomic_write, read_json, write_json
 from journey.finalists import BOARD, Finalist, finalists, made_of, refitted
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from pictures.cache import Pictures
@@ -44,7 +46,7 @@ def run(argv: list[str] | None) -> None:
     found = finalists(runs)
     there, left_out = sound(runs, found)
 
-    print(f"loading PyTorch, then {len(there)} networks", flush=True)
+    print(f"loading PyTorch, then {counted(len(there), 'network')}", flush=True)
     from training.hardware import pick_device
 
     device = pick_device(config.device)
@@ -126,7 +128,7 @@ def judged(there: list[Finalist], left_out: list[dict[str, str]], pictures: "Pic
     of_test = test(rows, judges, refit, exported[1], pictures) if config.test else None
 
     chosen = reason(rows, winner, len(index), refit)
-    export(*exported, runs, of_test, chosen)
+    export(*exported, runs, of_test, chosen, pictures.digests(index.tolist()))
     order = sorted(rows, key=lambda one: (one is not rows[winner], -one["validation"]["right"], one["parameters"]))
     return {"schema": SCHEMA, "data": {"name": pictures.name, "checksum": pictures.checksum},
             "winner": rows[winner]["stage"], "chosen": chosen,
@@ -162,30 +164,36 @@ def test(rows: list[dict[str, Any]], judges: list["Judge"], refit: dict[str, Any
 
 def reason(rows: list[dict[str, Any]], winner: int, images: int, refit: dict[str, Any] | None) -> str:
     """Why this one, for people."""
+    from artifacts.figures import FEW, right_of
+
     best = max(rows, key=lambda one: (one["validation"]["right"], -one["parameters"]))
     won, tied = rows[winner], sum(one["behind"]["tied"] for one in rows)
+    again = "; then trained once more on all training pictures, {} too, so that it has no validation of its own"
     if len(rows) == 1:
-        why = "the only finalist"
-    elif won is best:
+        return "the only finalist" + (again.format("those of validation") if refit else "")
+    if won is best:
         why = f"the most accurate of {len(rows)}"
         why += f" and the smallest of {tied} within one standard error of it" if tied > 1 else ""
     else:
         why = f"the smallest of {tied} within one standard error of the most accurate, {best['network']}"
-    again = "; then trained once more on all training pictures, these too, so that it has no validation of its own"
-    return f"{why}, by {images:,} validation pictures that no training had seen{again if refit else ''}"
+    told = f"{why}, by {images:,} validation pictures that no training had seen"
+    if images < FEW:
+        told += f"; so few tell little: {right_of(won['validation']['right'], images, 'of them')}"
+    return told + (again.format("these") if refit else "")
 
 
 # ---- report
 
 
-def export(folder: Path, judge: "Judge", runs: Path, of_test: dict[str, Any] | None, chosen: str) -> None:
+def export(folder: Path, judge: "Judge", runs: Path, of_test: dict[str, Any] | None, chosen: str,
+           judged: "np.ndarray") -> None:
     """model.pt, which tells how it was chosen and tested, and its card."""
     from artifacts.model_card import write_model_card
     from artifacts.model_file import save_model
 
     trained = judge.trained
     facts = {**trained.facts, "chosen": chosen, **({"test": of_test} if of_test else {})}
-    save_model(runs / "model.pt", *trained._replace(facts=facts))
+    save_model(runs / "model.pt", *trained._replace(facts=facts, judged=judged))
     write_model_card(runs, trained._replace(facts=facts), folder)
 
 

@@ -29,11 +29,13 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from artifacts.figures import accuracy, percent
 from config import command_line, merge, run_script, to_copy
-from files import atomic_write, read_json, remove_torn
+from files import atomic_write, read_json, read_object, remove_torn
 from guard import preflight
 from journey.budgets import PipelineConfig, cores_seconds
 from journey.data_set import write_test_pictures
@@ -44,6 +46,7 @@ from journey.planning import AnyStage, place, plan
 from journey.processes import at_work, execute
 from journey.stages import ExperimentStage, LeaderboardStage, ReportStage
 from journey.trainings import RefitStage, RunStage
+from pictures.summary import cautions
 from training.progress import duration
 from training.stopping import Signals
 
@@ -229,7 +232,8 @@ def headline(runs: Path) -> None:
     board = read_json(runs / BOARD)
     best, test = board["rows"][0], board["exported"]["test"]
     print(f"network:     {best['network']}, {best['parameters']:,} parameters: {board['chosen']}")
-    print(f"accuracy:    {test['accuracy']:.2%} test accuracy on {test['images']} pictures")
+    print(f"test:        {accuracy(test['accuracy'], test['images'])}")
+    caution(read_object(runs / board["exported"]["folder"] / "result.json") or {})
     print(f"leaderboard: {runs / 'leaderboard.csv'}")
     print(f"model:       {runs / 'model.pt'}, described in {runs / 'MODEL_CARD.md'}")
 
@@ -246,12 +250,21 @@ def export(model: Path, runs: Path) -> None:
         shutil.copyfileobj(source, file)
     card = write_model_card(runs, trained, model.parent)
     result = read_json(model.parent / "result.json")
-    tested = (result.get("test") or {}).get("accuracy")
-    accuracy = (f"{result['value']:.2%} {result['metric']}, the test pictures were not read" if tested is None else
-                f"{tested:.2%} test accuracy on {result['test']['images']} pictures")
+    test, data = result.get("test") or {}, result.get("data") or {}
     print(f"network:     {title(trained.network)}, {result['parameters']:,} parameters")
-    print(f"accuracy:    {accuracy}")
+    if test:
+        print(f"test:        {accuracy(test['accuracy'], test.get('images'))}")
+    else:
+        print(f"accuracy:    {percent(result['value'], data.get('val_images'))} {result['metric']}, the test pictures "
+              "were not read")
+    caution(result)
     print(f"model:       {runs / 'model.pt'}, described in {card}")
+
+
+def caution(result: Mapping[str, Any]) -> None:
+    """Why its accuracies may say too much."""
+    for line in cautions(result.get("data") or {}):
+        print(f"caution:     {line}")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,11 @@ class Network(NamedTuple):
     preprocess: dict[str, Any]  # the arguments of pictures.preprocess
     classify: Callable[["np.ndarray"], "np.ndarray"]  # images (N, side, side, 4) uint8 -> probabilities (N, classes)
     learnt: frozenset[int] = frozenset()  # digests of the pictures it was trained on; an ONNX file has none
+    judged: frozenset[int] = frozenset()  # and of those that it was validated on
+
+    def seen(self, digest: int) -> str:
+        """As what it has seen a picture: training, validation or, if it is new, nothing."""
+        return "training" if digest in self.learnt else "validation" if digest in self.judged else ""
 
 
 def predict(config: PredictConfig, pictures: Named, count: int) -> int:
@@ -122,20 +127,20 @@ def predict(config: PredictConfig, pictures: Named, count: int) -> int:
                 file.write("path\tclass\tprobability\n")
             for batch in decoder.batches(pictures, config.batch_size):
                 broken += batch.broken
-                for values in batch.values:
-                    grey.add(values)
+                for path, values in batch.values:
+                    grey.add(values, shown(path))
                 probabilities = network.classify(batch.images)
                 file.writelines(lines(batch, probabilities, network.classes, config.json))
                 tally.add(batch.paths, (network.classes[best] for best in probabilities.argmax(1)),
-                          (digest in network.learnt for digest in digests(batch.images).tolist()))
+                          map(network.seen, digests(batch.images).tolist()))
                 bar.update(len(batch.paths) + len(batch.broken))
             file.flush()
             whole = True  # and not left by a reader that has seen enough
     warnings = (f"warning: {line}" for line in grey.lines())
-    for line in (*(tally.lines(time.monotonic() - started) if whole else ()), *warnings, *broken):
+    for line in (*warnings, *(tally.lines(time.monotonic() - started) if whole else ()), *broken):
         print(line, file=sys.stderr)
     if broken:
-        print(f"{len(broken)} of {count + len(pictures.broken)} files could not be decoded", file=sys.stderr)
+        print(f"{len(broken)} of {count + len(pictures.broken)} pictures could not be used", file=sys.stderr)
     return 1 if broken else 0
 
 
@@ -147,7 +152,7 @@ def torch_network(config: PredictConfig) -> Network:
     if config.tta and not trained.mirrored:
         raise ValueError("tta = True: this network was trained without mirrored pictures, and would misread them")
     return Network(trained.classes, trained.preprocess, classifier(trained, config.precision, config.tta),
-                   frozenset(trained.learnt.tolist()))
+                   frozenset(trained.learnt.tolist()), frozenset(trained.judged.tolist()))
 
 
 def onnx_network(config: PredictConfig) -> Network:

@@ -4,15 +4,16 @@
     python report.py --runs RUNS --out FILE.html
 
 Shows whatever there is, also in the middle of a run: experiments of NNI, DARTS searches, trainings, the final test.
-The page is one file that needs no network. Results of different data sets or versions are kept apart; what is missing
-or broken is listed. Predictions on the test pictures are computed once for each model.pt whose run, or leaderboard, has
-read the test set, and kept beside it.
+The page is one file that needs no network. Results of different data sets or versions are kept apart; what is broken is
+listed, and what was not run offered. Predictions on the test pictures are computed once for each model.pt whose run, or
+leaderboard, has read the test set, and kept beside it.
 """
 
 import sys
 import time
 from pathlib import Path
 
+from artifacts.figures import counted
 from config import ReportConfig, command_line, merge, run_script
 from files import atomic_write
 
@@ -48,8 +49,9 @@ def run(argv: list[str] | None) -> None:
         file.write(web_page.page(title, blocks))
     markdown.write(title, blocks, out.with_suffix(".md"), out.with_name(f"{out.stem}_pictures"))
     experiments, runs = stage_count(findings)
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.md')}: {experiments} experiments, {runs} "
-          f"runs, {len(findings.problems)} problems")
+    counts = ((experiments, "experiment"), (runs, "run"), (len(findings.problems), "problem"))
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB) and {out.with_suffix('.md')}: "
+          + ", ".join(counted(*one) for one in counts))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.figures import accuracy, duration, percent
 from artifacts.model_file import TrainedModel
 from files import atomic_write, read_json
 from pictures.known import DATASETS
 from pictures.listing import named, without_folders
 from pictures.preprocess import FITS
-from pictures.summary import grey_words
+from pictures.summary import cautions, facts, grey_words, warnings
 
 NAME = "MODEL_CARD.md"
 UNKNOWN = "not known"
@@ -52,7 +53,8 @@ def _completed(lines: list[str], earlier: Path) -> list[str]:
     """With what an earlier card of the same network and data knows: model files of before did not hold all."""
     before = earlier.read_text(encoding="utf-8").splitlines() if earlier.exists() else []
     rows = {line.split(" | ")[0]: line for line in before if line.startswith("| ")}
-    same = before[:1] == lines[:1] and all(line in before for line in lines if line.startswith(SAME))
+    figures = {line.replace(",", "") for line in before}  # 1,000 was 1000
+    same = before[:1] == lines[:1] and all(line.replace(",", "") in figures for line in lines if line.startswith(SAME))
     return [rows.get(line.split(" | ")[0], line) if same and line.endswith(f" | {UNKNOWN} |") else line
             for line in lines]
 
@@ -62,17 +64,15 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
     config, data = known.get("config") or {}, known.get("data") or {}
     yield from (f"# {title(trained.network)}", "", "A classifier of pictures, one class a picture.", "")
     yield from table({
-        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "parameters": f"{sum(p.numel() for p in trained.model.parameters()):,}",
         "classes": ", ".join(trained.classes), "trained": known.get("finished"), "commit": known.get("commit"),
         "versions": flat(known.get("versions")), "hardware": known.get("hardware"),
-        "training time, s": known.get("wall_seconds")})
+        "training time": duration(known["wall_seconds"]) if "wall_seconds" in known else None})
     yield from ("```json", json.dumps(trained.network), "```", "", "## Data", "")
     yield from table({
         "data set": named(data["name"]) if data.get("name") else None,
-        "checksum (sha256 of all pixels and labels)": data.get("checksum"),
-        **{key.replace("_", " "): flat(value) for key, value in data.items()
-           if key not in ("name", "checksum", "classes", "notes") and not key.endswith("_files")},
-        **({"notes": without_folders(flat(data["notes"]), data["name"])} if "notes" in data else {})})
+        "checksum (sha256 of all pixels and labels)": data.get("checksum"), **sizes(known)})
+    yield from listed(data)
     name = data.get("name")
     licence = (DATASETS[name].licence if name in DATASETS else
                OWN_LICENCE if name else f"Licence of the data set: {UNKNOWN}, as is the data set.")
@@ -80,9 +80,10 @@ def card(trained: TrainedModel, known: Mapping[str, Any], folder: Path) -> Itera
     settings = {key + IN_32NDS.get(key, ""): config[key] for key in RECIPE if key in config}
     yield from table(settings or {"settings": None})
     yield from ("## Figures", "")
+    yield from (f"**Caution:** {line}." + "\n" for line in cautions(without_files(data)))
     yield from table(figures(known))
     if known.get("chosen"):
-        yield from (f"Chosen from the finalists of all stages of a pipeline: {known['chosen']}."
+        yield from (f"In its pipeline {known['chosen']}."
                     + (" The test pictures were read after that." if known.get("test") else ""), "")
     yield from (LAST_EPOCH, "", "## Limits", "", *limits(trained), "", "## How to load", "")
     yield from loading(folder, trained.side)
@@ -94,18 +95,64 @@ def limits(trained: TrainedModel) -> Iterator[str]:
     yield from (f"- {words}; values beyond are cut off." for words in grey_words(how["grey_range"] or {}))
 
 
-LAST_EPOCH = ("Accuracies are shares of the pictures, in 0..1, of one training with the seed above. `last` is the last "
-              "epoch, whose weights these are; `best` was picked by its own validation accuracy, hence flatters.")
+LAST_EPOCH = ("Of one training with the seed above; the weights are those of its last epoch. The best epoch was picked "
+              "by its own validation accuracy, hence flatters. An interval is where the share would lie for many more "
+              "pictures of the same kind, in 19 of 20 such tests.")
+
+
+def sizes(known: Mapping[str, Any]) -> dict[str, Any]:
+    """How many pictures there are for what, and what they are brought to."""
+    data, test = known.get("data") or {}, known.get("test") or {}
+    counts = {"training pictures": data.get("train_images"), "validation pictures": data.get("val_images"),
+              "test pictures": test.get("images")}
+    found = {key: f"{count:,}" for key, count in counts.items() if count is not None}
+    if {"side", "fit"} <= data.keys():
+        found["brought to"] = f"{data['side']}x{data['side']} pixels, {FITS[data['fit']]}"
+    return found
+
+
+def listed(data: Mapping[str, Any]) -> Iterator[str]:
+    """What else is to be said of the pictures, the worst first."""
+    counts = without_files(data)
+    notes = (without_folders(note, str(data.get("name"))) for note in data.get("notes") or ())
+    lines = [f"- {line}" for line in (*warnings(counts), *notes, *facts(counts))]
+    yield from [*lines, ""] if lines else []
+
+
+def without_files(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Names of single files are no part of a card."""
+    return {key: value for key, value in data.items() if not key.endswith("_files")}
 
 
 def figures(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Every figure there is; those of the test pictures, if the run has read them, are named so."""
-    found = {f"{group}: {key.replace('_', ' ')}": value for group in ("test", "last", "best")
-             for key, value in (known[group].items() if isinstance(known.get(group), dict) else ())
-             if "accuracy" in key or "loss" in key or key == "epoch"}
-    if not any(key.startswith("test") for key in found):
-        found["test: accuracy"] = None
-    return found | {"diverged": known.get("diverged")}
+    """Of the test pictures, if the run has read them, of its last epoch, and of its best one if that is another."""
+    test, last, best = ({} if not isinstance(known.get(key), dict) else known[key] for key in ("test", "last", "best"))
+    of = (known.get("data") or {}).get("val_images")
+    found = {"test accuracy": None} | dict(judged("test", "", test, test.get("images")))
+    found |= epoch_figures("last", last, of)
+    if best.get("epoch") != last.get("epoch"):
+        found |= epoch_figures("best", best, of)
+    return found | ({"diverged": "yes, its loss is not finite"} if known.get("diverged") else {})
+
+
+def epoch_figures(which: str, record: Mapping[str, Any], of: int | None) -> dict[str, Any]:
+    """`of`: validation pictures."""
+    found = {**dict(judged("validation", "val_", record, of)), **dict(judged("training", "train_", record, None))}
+    number = {f"{which} epoch": record["epoch"]} if "epoch" in record else {}
+    return number | {f"{key}, {which} epoch": value for key, value in found.items()}
+
+
+def judged(name: str, prefix: str, record: Mapping[str, Any], of: int | None) -> Iterator[tuple[str, str]]:
+    """What a record has of `of` pictures, under keys with `prefix`."""
+    texts = {"accuracy": lambda value: accuracy(value, of), "loss": lambda value: f"{value:.4g}",
+             "several_views_accuracy": lambda value: percent(value, of),
+             "balanced_accuracy": lambda value: percent(value, of),
+             "class_accuracy": lambda values: ", ".join(f"{label} {percent(share)}" for label, share in values.items())}
+    names = {"several_views_accuracy": "accuracy by several views", "balanced_accuracy": "accuracy, each class alike",
+             "class_accuracy": "accuracy of each class"}
+    for key, text in texts.items():
+        if record.get(prefix + key) is not None:
+            yield f"{name} {names.get(key, key)}", text(record[prefix + key])
 
 
 def title(network: Mapping[str, Any]) -> str:

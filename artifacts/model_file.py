@@ -34,6 +34,7 @@ class TrainedModel(NamedTuple):
     classes: tuple[str, ...]
     facts: dict[str, Any]
     learnt: Tensor = torch.empty(0, dtype=torch.int64)  # digests (pictures.duplicates) of what it was trained on
+    judged: Tensor = torch.empty(0, dtype=torch.int64)  # and of what it was validated on, by which it may be chosen
 
     @property
     def side(self) -> int:
@@ -79,17 +80,18 @@ def build_network(network: Mapping[str, Any], num_classes: int) -> nn.Module:
 
 
 def save_model(path: Path, model: nn.Module, network: Mapping[str, Any], normalization: Normalization,
-               classes: Sequence[str], facts: Mapping[str, Any], learnt: Any = ()) -> None:
+               classes: Sequence[str], facts: Mapping[str, Any], learnt: Any = (), judged: Any = ()) -> None:
     """Write `model`, which `network` describes, atomically; an auxiliary head is left out. OSError if the disk is full.
 
-    facts: what is worth knowing about the training, of plain types, under the keys of its result.json. `learnt`: as in
-    TrainedModel, or as an array; empty if it is not known.
+    facts: what is worth knowing about the training, of plain types, under the keys of its result.json. `learnt` and
+    `judged`: as in TrainedModel, or as arrays; empty if they are not known.
     """
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()
                if not key.startswith("auxiliary.")}
     content = {"kind": KIND, "format": FORMAT, "network": dict(network), "classes": list(classes),
                "facts": dict(facts), "mean": normalization.mean.cpu(), "std": normalization.std.cpu(),
-               "weights": weights, "learnt": torch.as_tensor(learnt, dtype=torch.int64)}
+               "weights": weights, "learnt": torch.as_tensor(learnt, dtype=torch.int64),
+               "judged": torch.as_tensor(judged, dtype=torch.int64)}
     tensor_file.write(path, content)
 
 
@@ -102,7 +104,7 @@ def load_model(path: Path, device: torch.device) -> TrainedModel:
         normalization = Normalization(content["mean"], content["std"], content["network"].get("side", SIDE))
         found = TrainedModel(model.to(device, memory_format=torch.channels_last).eval(), content["network"],
                              normalization, tuple(content["classes"]), content["facts"],
-                             content.get("learnt", torch.empty(0, dtype=torch.int64)))  # not in files of before
+                             *(content.get(key, torch.empty(0, dtype=torch.int64)) for key in ("learnt", "judged")))
     except KeyError as error:
         raise ValueError(f"{path}: not a whole model file ({error.args[0]} is missing)") from None
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from artifacts.figures import counted
 from files import remove_torn, write_json, write_jsonl
 
 SCHEMA = 1  # of result.json
@@ -78,4 +79,4 @@ def cpu_name() -> str:
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:  # not Linux
         pass
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {counted(torch.get_num_threads(), 'thread')}"

@@ -63,7 +63,8 @@ def _unrecognized(words: list[str], names: list[str]) -> list[str]:
 
 
 def run_script(main: Callable[[], int | None]) -> int:
-    """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback.
+    """Call `main` and return the exit code: its own, and 2 for a user's mistake, told in one line without a traceback;
+    several mistakes in a line each.
 
     A user's mistake is a ValueError (a setting, a file's content) or an OSError (a path, a full disk). A MemoryError
     gets one line too, and exit code 1. What a terminal cannot show is printed with backslashes. Where nobody reads any
@@ -81,7 +82,8 @@ def run_script(main: Callable[[], int | None]) -> int:
         return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         cure = "; the locale cannot name a file: set PYTHONUTF8=1" if isinstance(error, UnicodeEncodeError) else ""
-        print(f"error: {' '.join(str(error).split())}{cure}", file=sys.stderr)
+        told = [" ".join(str(line).split()) for line in getattr(error, "lines", [error])]
+        print("error: " + "\n  ".join(told) + cure, file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"error: {error or 'out of memory'}", file=sys.stderr)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from artifacts.figures import percent
 from files import read_json, read_object
 from guard import experiment_file, processes, results
 from guard.moved import renamed
@@ -142,7 +143,8 @@ class ExperimentStage(Stage):
         chosen = (", ".join(str(value) for value in best["parameters"].values()) if self.name == "hpo" else
                   "a MobileNet with blocks of its own" + (f", {size:,} parameters" if size else ""))
         failed = best["trials"].get("failed", 0)
-        return f"best validation accuracy {best['value']:.2%} ({chosen})" + (
+        of = ((best.get("result") or {}).get("data") or {}).get("val_images")
+        return f"best validation accuracy {percent(best['value'], of)} ({chosen})" + (
             f"; {failed} of {best['trials']['total']} trials failed" if failed else "")
 
     def model(self) -> Path | None:
@@ -180,7 +182,8 @@ class LeaderboardStage:
     def outcome(self) -> str:
         board = read_json(self.plan.runs / BOARD)
         best = board["rows"][0]
-        return f"{best['network']} ({best['stage']}), validation accuracy {best['validation']['accuracy']:.2%}"
+        value = percent(best["validation"]["accuracy"], best["validation"].get("images"))
+        return f"{best['network']} ({best['stage']}), validation accuracy {value}"
 
     def model(self) -> Path | None:
         return None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.figures import percent
 from config import merge
 from files import read_json, read_object
 from journey.budgets import SETTINGS, is_training
@@ -120,7 +121,8 @@ class RunStage(Stage):
             return f"{which}diverged, the loss is not finite; the leaderboard goes without it"
         result = read_json(self.path / "result.json")
         found = "cells found, " if self.name == "darts" else ""
-        return f"{found}{result['metric'].removesuffix(' after the last epoch')} {result['value']:.2%}"
+        value = percent(result["value"], (result.get("data") or {}).get("val_images"))
+        return f"{found}{result['metric'].removesuffix(' after the last epoch')} {value}"
 
     def model(self) -> Path | None:
         model = self.path / "model.pt"

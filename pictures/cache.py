@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from files import digest, no_room, read_json, read_object, write_json
 from pictures import duplicates
-from pictures.contents import Read
+from pictures.contents import Read, Refused
 from pictures.summary import summary, warnings
 
 FORMAT = 6  # of the cache; another number makes old caches be rebuilt
@@ -79,7 +79,7 @@ def pack(cache: Path, read: Read, drop_duplicates: bool, more: Mapping[str, Any]
         duplicates.write_table(read, copies, table)
     if read.refused:
         told = [] if drop_duplicates else warnings(duplicates.counted(read, copies))
-        raise ValueError("; ".join([read.refused, *told, *([f"{table} lists them"] if told and table else [])]))
+        raise Refused([read.refused, *told, *([f"{table} lists them"] if told and table else [])])
     ranges = {"grey_range": dict(read.grey_range), "grey_unlike": list(read.grey_unlike)}
     ranges = {key: found for key, found in ranges.items() if found}
     read, counts = (duplicates.without(read, copies) if drop_duplicates else

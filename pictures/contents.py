@@ -9,6 +9,14 @@ import numpy as np
 from pictures.preprocess import GreyRange
 
 
+class Refused(ValueError):
+    """A data set that is not to be used as it is: why, a line each."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = list(lines)
+        super().__init__("; ".join(self.lines))
+
+
 class Read(NamedTuple):
     """Of a split: images (N, S, S, 4) uint8, labels (N,)."""
 

@@ -171,12 +171,19 @@ def training_batches(pictures: Pictures, device: torch.device, *, train_size: in
     pixels = words(torch.from_numpy(pictures.train_images)).to(device)
     labels = torch.from_numpy(pictures.train_labels).to(device)
     normalization = Normalization.of(pictures.train_moments[train], device, pictures.side)
+    change = augmentation(pictures, crop_padding=crop_padding, flip=flip, cutout=cutout, augment=augment,
+                          alternate=alternate, crop_border=crop_border)
+    return Loaders(Batches(pixels, labels, train, normalization, batch_size, change, seed, share),
+                   None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, PLAIN)))
+
+
+def augmentation(pictures: Pictures, *, crop_padding: int, flip: str, cutout: int, augment: str = "basic",
+                 alternate: bool = False, crop_border: str = "mean") -> Augmentation:
+    """That of a training with these settings."""
     mirrored = flip == "on" or (flip == "auto" and mirrored_in(pictures.name))
     crop_padding, cutout = (round(pixels_of_32 * pictures.side / SIDE) for pixels_of_32 in (crop_padding, cutout))
-    augmentation = Augmentation(crop_padding, mirrored, cutout, augment, pictures.side, alternate,
-                                reflect=crop_border == "reflect")
-    return Loaders(Batches(pixels, labels, train, normalization, batch_size, augmentation, seed, share),
-                   None if val is None else Batches(pixels, labels, val, normalization, max(batch_size, PLAIN)))
+    return Augmentation(crop_padding, mirrored, cutout, augment, pictures.side, alternate,
+                        reflect=crop_border == "reflect")
 
 
 def final_batches(pictures: Pictures, normalization: Normalization, batch_size: int) -> Batches:

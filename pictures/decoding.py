@@ -32,7 +32,7 @@ class Decoded(NamedTuple):
     paths: list[str]
     images: np.ndarray  # (N, side, side, 4) uint8 with an empty fourth channel, as in the packed cache
     broken: list[str]  # a line a picture: its path and what is wrong
-    values: list[Values]  # of those with grey of more than 8 bits
+    values: list[tuple[str, Values]]  # paths and values of those with grey of more than 8 bits
 
 
 def decode(paths: list[str], side: int, fit: str = "stretch",
@@ -42,7 +42,7 @@ def decode(paths: list[str], side: int, fit: str = "stretch",
         try:
             images[len(good), :, :, :3], deep = read_with_values(path, side, fit, grey_range)
             good.append(path)
-            values += [deep] if deep else []
+            values += [(path, deep)] if deep else []
         except ValueError as error:
             broken.append(" ".join(str(error).split()))
     return Decoded(good, images[: len(good)], broken, values)

@@ -47,12 +47,12 @@ def copies(read: Read) -> Copies:
 
 
 def counted(read: Read, found: Copies) -> dict[str, Any]:
-    """`duplicates`: pictures that equal an earlier one, in the order test, validation, training; `duplicates_across`:
-    those of them that are in another split than that one; `two_classes`: pictures of which copies are in two classes.
-    Of each some files, under its name and `_files`, that do not show one of the worse kinds, those named later."""
-    which = {"duplicates": found.again & ~found.across & ~found.differs,
-             "duplicates_across": found.across & ~found.differs, "two_classes": found.differs}
-    counts = {"duplicates": int(found.again.sum()), "duplicates_across": int(found.across.sum()),
+    """`two_classes`: pictures of which copies are in two classes; of the others, that equal an earlier one in the
+    order test, validation, training: `duplicates_across`, those in another split than that one, and `duplicates`, in
+    the same. None counts twice. Of each kind some files, under its name and `_files`."""
+    which = {"duplicates": found.again & ~found.across & ~found.conflict,
+             "duplicates_across": found.across & ~found.conflict, "two_classes": found.differs}
+    counts = {"duplicates": int(which["duplicates"].sum()), "duplicates_across": int(which["duplicates_across"].sum()),
               "two_classes": len(np.unique(found.first[found.differs])),
               **{f"{key}_files": _pairs(read, found, mask) for key, mask in which.items()}}
     return {key: count for key, count in counts.items() if count}

@@ -22,13 +22,16 @@ class GreySeen:
     def __init__(self, learnt: GreyRange | None) -> None:
         self.learnt = learnt or {}
         self.seen: dict[str, tuple[int, int, float, float]] = {}  # kind -> pictures, those outside, extremes of all
+        self.first: dict[str, str] = {}  # kind -> the path of the first one outside, if it is told
 
-    def add(self, values: Values | None) -> None:
+    def add(self, values: Values | None, path: str = "") -> None:
         if values is None:
             return
         kind, low, high = values
         least, most = self.learnt.get(kind, (low, high))
         pictures, outside, lowest, highest = self.seen.get(kind, (0, 0, low, high))
+        if low < least or high > most:
+            self.first.setdefault(kind, path)
         self.seen[kind] = pictures + 1, outside + (low < least or high > most), min(lowest, low), max(highest, high)
 
     def lines(self) -> list[str]:
@@ -43,5 +46,6 @@ class GreySeen:
         least, most = self.learnt[kind]
         learnt = f"those of the training pictures are {least:.10g} to {most:.10g}"
         if outside:
-            return [f"{which}: {learnt}; {outside} picture{' is' if outside == 1 else 's are'} cut off there"]
+            path = f"{', the first' if outside > 1 else ':'} {self.first[kind]}" if self.first[kind] else ""
+            return [f"{which}: {learnt}; {outside} picture{' is' if outside == 1 else 's are'} cut off there{path}"]
         return [f"{which}: {learnt}; what was learnt is brighter"] if high < least + (most - least) / DARK else []

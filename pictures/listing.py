@@ -132,8 +132,17 @@ def _chosen(paths: list[str], share: float, known: Mapping[str, str]) -> set[str
 
 def named(data: str) -> str:
     """A data set's name to show to others: without the folders above it, but for that of a table."""
-    place = Path(data)
-    return "/".join(place.parts[-2:]) if place.suffix.lower() in (".csv", ".tsv") else place.name
+    return "/".join(Path(data).parts[-2:]) if _is_table(data) else Path(data).name
+
+
+def below(path: str, data: str) -> str:
+    """The path of a picture within its data set; of one outside of it the name alone."""
+    inside = os.path.relpath(path, (os.path.dirname(data) if _is_table(data) else data) or ".")
+    return shown(os.path.basename(path) if inside.startswith("..") else inside)
+
+
+def _is_table(data: str) -> bool:
+    return Path(data).suffix.lower() in (".csv", ".tsv")
 
 
 def without_folders(text: str, data: str) -> str:

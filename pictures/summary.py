@@ -34,7 +34,14 @@ def grey_words(ranges: GreyRange) -> list[str]:
 
 def warnings(counts: Mapping[str, Any]) -> list[str]:
     """What the owner of the pictures may want to mend, the worst first."""
-    return _told(WARNINGS, counts) + [f"validation and test: {line}" for line in counts.get("grey_unlike") or ()]
+    cure = [CURE] if any(counts.get(key) for key in COPIES) else []
+    unlike = [f"validation and test: {line}" for line in counts.get("grey_unlike") or ()]
+    return [*_told(WARNINGS, counts), *cure, *unlike]
+
+
+def cautions(counts: Mapping[str, Any]) -> list[str]:
+    """Why accuracies on such pictures may say too much: what belongs beside each of them."""
+    return _told({key: WARNINGS[key] for key in FLATTERING}, counts)
 
 
 def facts(counts: Mapping[str, Any]) -> list[str]:
@@ -59,15 +66,18 @@ def _number(text: str, n: float, pairs: str) -> str:
 
 WARNINGS = {
     "duplicates_across": "{n} picture{s} {are} in two of training, validation and test{pairs}, whose accuracies then "
-                         "say too much (--drop-duplicates drops such)",
+                         "say too much",
     "two_classes": "{n} picture{s} {are} in two classes{pairs}",
     "two_classes_dropped": "{n} file{s} dropped, since the same pictures are in two classes{pairs}",
-    "broken": "{n} picture{s} that cannot be used left out",
-    "duplicates": "{n} picture{s} {are} there twice or more{pairs} (--drop-duplicates drops such)",
-    "subfolders": "{n} folders within classes: their pictures are split at random, and if those of a folder look alike "
-                  "(one session), accuracies say too much; give train/ and test/, or a table with a column split",
+    "broken": "left out: {n} picture{s} that cannot be used",
+    "duplicates": "{n} picture{s} {are} there once more in the same class and part{pairs}",
+    "subfolders": "{n} folder{s} within classes: their pictures are split at random, and if those of a folder look "
+                  "alike (one session), accuracies say too much; give train/ and test/, or a table with a column split",
     "earlier_side": "brought to {n}x{n} pixels when these were other or fewer pictures (--image-size {n} keeps that)",
 }
+COPIES = ("duplicates_across", "two_classes", "duplicates")
+CURE = "--drop-duplicates keeps one of equal pictures, and none of those that are in two classes"
+FLATTERING = ("duplicates_across", "subfolders")
 FACTS = {
     "test_share": "no test set was given: {n:.0%} of each class set aside as one",
     "not_pictures": "{n} file{s} {are} no picture{s}",

@@ -41,8 +41,9 @@ def in_table(data: str, drop_duplicates: bool = False) -> Listing:
     """
     rows, notes = _rows(data)
     root = os.path.dirname(data) or "."
-    header = rows.pop(0).cells if rows and _is_header(root, rows[0].cells) else []
-    columns = _named(data, header) if header else _by_position(rows[0].cells if rows else [])
+    header = rows.pop(0) if rows and _is_header(root, rows[0].cells) else Row(0, [])
+    columns = _of_header(data, header, root, rows) if header.cells else _by_position(rows[0].cells if rows else [])
+    header = header.cells
     notes += _unused(header, columns)
     files, bad = _files(root, rows, columns)
     if not drop_duplicates:
@@ -108,18 +109,21 @@ def _roles(header: list[str]) -> dict[str, int]:
     return {role: number for role, number in found.items() if number is not None}
 
 
-def _named(data: str, header: list[str]) -> Columns:
-    """By the names in a header; what they leave open is clear if one column is left, or none has such a name."""
-    roles = _roles(header)
-    if not roles and len(header) < 4:
+def _of_header(data: str, line: Row, root: str, rows: list[Row]) -> Columns:
+    """By the names in a header; what they leave open is clear if one column is left. If none has such a name, in order,
+    unless pictures are in other columns."""
+    header, roles = line.cells, _roles(line.cells)
+    if not roles and len(header) < 4 and (any(_file(root, cells, _by_position(header))[0] for _, cells in rows)
+                                          or not any(_on_disk(root, cell) for _, cells in rows for cell in cells)):
         return _by_position(header)
     left = [number for number in range(len(header)) if number not in roles.values()]
     for role in ("path", "label"):
         if role not in roles and len(left) == 1:
             roles[role] = left.pop()
         elif role not in roles:
-            raise ValueError(f"data = {shown(data)}: no column is named as the {role}, such as {NAMES[role][0]} or "
-                             f"{NAMES[role][2]}; there are {', '.join(map(repr, header))}")
+            raise ValueError(f"data = {shown(data)}: line {line.line} looks like a header, but no column is named as "
+                             f"the {role}, such as {NAMES[role][0]} or {NAMES[role][2]}; there are "
+                             f"{', '.join(map(repr, header))}")
     return Columns(roles["path"], roles["label"], roles.get("split"), header)
 
 
@@ -134,6 +138,8 @@ def _told(header: list[str]) -> str:
 
 def _unused(header: list[str], columns: Columns) -> list[str]:
     names = [repr(name) for number, name in enumerate(header[: len(columns.names)]) if number not in columns[:3]]
+    if header and not _roles(header):
+        return [f"columns taken in order as {', '.join(columns.names)}: {', '.join(map(repr, header))}"]
     return [f"column{'' if len(names) == 1 else 's'} not used: {', '.join(names)}"] if names else []
 
 

@@ -47,6 +47,7 @@ class Heat(NamedTuple):
 
 class Bullets(NamedTuple):
     items: list[str]
+    kind: str = ""  # as of Text
 
 
 class Picture(NamedTuple):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pictures.listing import without_folders
 from pictures.preprocess import FITS
 from pictures.summary import facts, warnings
-from reporting.blocks import Block, Gallery, Heading, Picture, Table, Text
+from reporting.blocks import Block, Bullets, Gallery, Heading, Picture, Table, Text
 from reporting.final_test import FinalTest, data_set
 from reporting.findings import Origin
 from reporting.words import data_title, reason, slug
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FACES = 20  # classes up to which one picture of each is shown
 SIZE = 110  # pixels of the longer side of these
 SETTINGS = ("crop_padding", "flip", "cutout")  # of augmentation, without which none is shown
+LATER = ("augment", "alternate", "crop_border")  # and those that older results do not tell
 
 
 def data_blocks(origin: Origin, result: dict[str, Any], config: dict[str, Any],
@@ -39,10 +40,9 @@ def _counts(data: dict[str, Any], tested: FinalTest | None) -> list[Block]:
     size = f"; each brought to {data['side']}x{data['side']} pixels" if data.get("side") else ""
     size += f", {FITS[data['fit']]}" if size and data.get("fit") in FITS else ""
     worst = warnings(data)
-    notes = (without_folders(note, str(data.get("name"))) for note in data.get("notes") or ())
-    told, kind = "; ".join([*worst, *notes, *facts(data)]), "warning" if worst else "note"
+    more = [*(without_folders(note, str(data.get("name"))) for note in data.get("notes") or ()), *facts(data)]
     return [Text(f"{data.get('classes', 'Unknown')} classes; {', '.join(parts)}{size}."),
-            *([Text(f"Of the files: {told}.", kind)] if told else [])]
+            *([Bullets(worst, "warning")] if worst else []), *([Bullets(more, "note")] if more else [])]
 
 
 def _faces(pictures: "Pictures", origin: Origin) -> list[Block]:
@@ -51,8 +51,9 @@ def _faces(pictures: "Pictures", origin: Origin) -> list[Block]:
     if len(pictures.classes) > FACES:
         return []
     files = pictures.paths("train") or [""] * len(pictures.train_labels)
+    ranges = pictures.counts.get("grey_range")
     return [Gallery([Picture(f"{slug(data_title(origin.data))}-class-{label}.jpg",
-                             jpeg(picture(files[i], pictures.train_images[i], SIZE)),
+                             jpeg(picture(files[i], pictures.train_images[i], SIZE, grey_range=ranges)),
                              f"a training picture of {name}", name)
                      for label, (name, i) in enumerate(zip(pictures.classes, one_of_each(pictures), strict=True))],
                     "faces")]
@@ -70,13 +71,16 @@ def _sizes(pictures: "Pictures", tested: FinalTest | None) -> list[Block]:
 
 
 def _augmented(pictures: "Pictures", origin: Origin, config: dict[str, Any]) -> list[Block]:
-    from reporting.photographs import SHEET, augmentation, augmented, png
+    from pictures.dataset import augmentation
+    from reporting.photographs import SHEET, augmented, png
 
     if not all(key in config for key in SETTINGS):
         return []
-    used = augmentation(pictures, config)
+    used = augmentation(pictures, **{key: config[key] for key in (*SETTINGS, *LATER) if key in config})
+    border = "its mirror image" if used.reflect else "the mean colour"
     told = ", ".join(filter(None, (
-        f"shifted by up to {used.crop_padding} pixels" if used.crop_padding else "", "mirrored" if used.flip else "",
+        f"shifted by up to {used.crop_padding} pixels (beside it {border})" if used.crop_padding else "",
+        f"mirrored{' in every other epoch' * used.alternate}" if used.flip else "",
         f"a square of {used.cutout} pixels blanked" if used.cutout else "",
         "changed by AutoAugment's policy for CIFAR-10" if used.policy == "autoaugment" else "")))
     if not told:

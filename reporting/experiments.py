@@ -3,11 +3,12 @@
 from collections import Counter
 from typing import Any
 
+from artifacts.figures import UNKNOWN, counted, duration, percent, span
 from guard.trials import Trial
 from reporting import charts, parameter_plots, plots
 from reporting.blocks import Block, Details, Gallery, Heading, Picture, Table, Text
 from reporting.findings import Experiment, Run
-from reporting.words import UNKNOWN, by_validation, duration, millions, percent, recipe, slug, span, value
+from reporting.words import by_validation, millions, recipe, slug, val_images, value
 
 NAS_LABEL = "block01_op"  # what only the space of stage 2 has
 TIME = "time of its process"
@@ -36,13 +37,15 @@ def experiment_blocks(experiment: Experiment, runs: list[Run]) -> list[Block]:
 
 def _summary(experiment: Experiment) -> list[Block]:
     counts = Counter(trial.state for trial in experiment.state.trials)
-    line = f"{len(experiment.state.trials)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + "."
+    states = ", ".join(f"{n} {state}" for state, n in counts.items())
+    line = f"{counted(len(experiment.state.trials), 'trial')}: {states}."
     result = (experiment.best or {}).get("result")
     if not isinstance(result, dict):
         return [Text(line)]
     best, last = experiment.best, result.get("last") or {}
     pairs = ", ".join(f"{name} {value(item)}" for name, item in (best["parameters"] or {}).items())
-    return [Text(f"{line} The best is trial {best['trial']}: {percent(best['value'])} "
+    return [Text(f"{line} The best is trial {best['trial']}: "
+                 f"{percent(best['value'], val_images(result))} "
                  f"{result.get('metric', 'of its metric')} (epoch {last.get('epoch', UNKNOWN)})"
                  + ("" if is_nas(experiment) else f", with {pairs}") + _chance(best["value"], result)),
             Text(f"Its data and recipe: {recipe(result)}. All trials of an experiment share them, but for what the "
@@ -141,7 +144,8 @@ def _nas_pictures(experiment: Experiment, runs: list[Run]) -> list[Block]:
     front, baseline = nas_plots.pareto(found), plain_mobilenet(runs, result)
     compared = (baseline["parameters"], baseline["value"]) if baseline else None
     plain = count_parameters(BASELINE, classes, side)
-    beside = (f"plain MobileNet by the same recipe: {percent(baseline['value'])} with {millions(plain)} parameters"
+    of = val_images(result)
+    beside = (f"plain MobileNet by the same recipe: {percent(baseline['value'], of)} with {millions(plain)} parameters"
               if baseline else "no run of plain MobileNet by the very same recipe is here (`python "
                                "classic_nas_trial.py --baseline` with the options of the trials makes one)")
     check_sample(result["architecture"])
@@ -187,7 +191,7 @@ def _trials(experiment: Experiment) -> Table:
     for rank, trial in enumerate(experiment.state.trials, 1):
         given = trial.parameters or {}
         rows.append([str(rank), trial.id, trial.state + (" (contradicts itself)" if trial.mismatch else ""),
-                     percent(trial.value) if trial.value is not None else "",
+                     percent(trial.value, of) if trial.value is not None else "",
                      *([span(trial.value * of, of) if trial.value is not None else ""] if of else []),
                      *(value(given.get(n, "")) for n in names),
                      *([_size(trial, result)] if sizes else []),

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from artifacts.figures import duration, percent, with_error
 from reporting.blocks import Block, Heading, Table, Text
-from reporting.words import MANY, duration, millions, percent
+from reporting.words import millions
 
 COLUMNS = ("rank", "network", "stage", "validation", "validation_error", "validation_several_views", "test",
            "test_error", "test_several_views", "parameters", "multiply_adds", "images_per_second", "train_minutes",
            "search_minutes")
+SPEED = "of the network alone, its input ready in memory; predict.py starts and decodes too"
 HEADER = ("rank", "network", "stage", "validation", "validation by views", "test", "test by views", "parameters",
           "multiply-adds", "pictures/s", "training", "search")
 
@@ -44,21 +46,26 @@ def _told(row: dict[str, Any]) -> list[str]:
 def _accuracy(found: dict[str, Any] | None) -> tuple[str, str]:
     if not found:
         return "", ""
-    single = f"{percent(found['accuracy'])} ± {100 * found['standard_error']:.2f}"
-    several = found["several_views_accuracy"]
-    return single, "" if several is None else percent(several)
+    of, several = found["images"], found["several_views_accuracy"]
+    return with_error(found["accuracy"], found["standard_error"], of), "" if several is None else percent(several, of)
+
+
+def chosen_by(board: dict[str, Any]) -> str:
+    """A sentence; of one finalist nothing was chosen."""
+    why = board["chosen"]
+    return f"{why[0].upper()}{why[1:]}." if len(board["rows"]) == 1 else f"Chosen by the leaderboard: {why}."
 
 
 def notes(board: dict[str, Any]) -> Iterator[str]:
     """What has to be said about the table."""
-    yield f"Chosen: {board['chosen']}."
+    yield chosen_by(board)
     for one in board["left_out"]:
         yield f"Not ranked: {one['stage']}, {one['reason']}."
 
 
 def board_blocks(board: dict[str, Any]) -> list[Block]:
     text = ("±: one standard error. By views: the mean of several views of each picture, shifted and, if the network "
-            "was trained so, mirrored. ")
+            f"was trained so, mirrored. Pictures/s: {SPEED}. ")
     tested = ("The test pictures were read once, after the choice, by all of them at the same time." if board["tested"]
               else "The test pictures have not been read yet.")
     return [Heading(2, "Leaderboard"), board_table(board), *(Text(line) for line in notes(board)),
@@ -80,7 +87,7 @@ def as_text(board: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(SHORT))]
     lines = ["  ".join(cell.ljust(width) if column in (1, 2) else cell.rjust(width)
                        for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
-    marks = "±: one standard error; in brackets: by several views of each picture."
+    marks = f"±: one standard error; in brackets: by several views of each picture; images/s: {SPEED}."
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], marks, *notes(board)])
 
 
@@ -94,7 +101,6 @@ def _line(row: dict[str, Any]) -> list[str]:
 def _brief(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
-    places = 2 if found["images"] >= MANY else 1
-    several = found["several_views_accuracy"]
-    return f"{100 * found['accuracy']:.{places}f} ± {100 * found['standard_error']:.{places}f}" + (
-        "" if several is None else f" ({100 * several:.{places}f})")
+    of, several = found["images"], found["several_views_accuracy"]
+    single = with_error(found["accuracy"], found["standard_error"], of)
+    return (single if several is None else f"{single} ({percent(several, of)})").replace("%", "")

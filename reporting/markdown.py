@@ -48,8 +48,8 @@ def _lines(block: Block, folder: str) -> Iterator[str]:
             yield _row(["---", *["---:"] * len(columns)])
             yield from (_plain_row([name, *(cell.text if cell else "" for cell in cells)]) for name, cells in rows)
             yield from ["", f"*{_plain(caption)}*"] if caption else []
-        case Bullets(items):
-            yield from (f"- {_plain(item)}" for item in items)
+        case Bullets(items, kind):
+            yield from (f"{'> ' if kind == 'warning' else ''}- {_plain(item)}" for item in items)
         case Picture():
             yield from _picture(block, folder)
         case Details(summary, parts):

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Curve
 
+from artifacts.figures import percent
 from config import NOT_COMPUTED
 from files import atomic_write, read_object
 from guard.results import Results
@@ -74,11 +75,12 @@ def trials_figure(state: Results, best: dict[str, Any]) -> Figure:
     front = pareto(found)
     axes.plot(*_xy(front), color="#d95f02", drawstyle="steps-post", lw=1.2, zorder=2)
     _scatter(axes, front, "o", "#d95f02", "Pareto front: no trial has fewer parameters and is as good", s=36)
-    top = Point(best["parameters"], state.best.value)
-    _scatter(axes, [top], "*", "#d95f02", f"best: {top.accuracy:.2%}, {top.parameters / 1e6:.2f} million", s=260)
+    top, of = Point(best["parameters"], state.best.value), best["data"].get("val_images")
+    _scatter(axes, [top], "*", "#d95f02",
+             f"best: {percent(top.accuracy, of)}, {top.parameters / 1e6:.2f} million", s=260)
     if base := baseline(best):
         _scatter(axes, [Point(base["parameters"], base["value"])], "D", "#555555",
-                 f"plain MobileNet by the same recipe: {base['value']:.2%}", s=60)
+                 f"plain MobileNet by the same recipe: {percent(base['value'], of)}", s=60)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure
 
@@ -146,7 +148,8 @@ def network_figure(state: Results, best: dict[str, Any]) -> Figure:
     axes.set_axis_off()
     figure.suptitle(
         f"Best network of {state.name}: trial {state.best.id} of experiment {state.experiment}, validation accuracy "
-        f"{state.best.value:.2%}\n{count / 1e6:.2f} million parameters (plain MobileNet: "
+        f"{percent(state.best.value, best['data'].get('val_images'))}\n"
+        f"{count / 1e6:.2f} million parameters (plain MobileNet: "
         f"{plain.parameters / 1e6:.2f}), {macs / 1e6:.1f} million multiply-adds an image of {side}x{side} "
         f"(plain MobileNet: {plain.macs / 1e6:.1f})", fontsize=12, x=0.4 / width, y=1 - 0.1 / height,
         ha="left", va="top")

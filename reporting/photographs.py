@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pictures import SIDE
 from pictures.augmentation import Augmentation, Normalization, channels, words
-from pictures.known import mirrored_in
 from pictures.preprocess import ORIENTATION
 from pictures.reading import read_picture
 
@@ -86,26 +84,23 @@ def one_of_each(pictures: "Pictures") -> list[int]:
     return [int(np.flatnonzero(pictures.train_labels == label)[0]) for label in range(len(pictures.classes))]
 
 
-def augmentation(pictures: "Pictures", config: dict[str, Any]) -> Augmentation:
-    """That of a training with the settings `config`, as pictures.dataset makes it."""
-    mirrored = config["flip"] == "on" or (config["flip"] == "auto" and mirrored_in(pictures.name))
-    padding, cutout = (round(config[key] * pictures.side / SIDE) for key in ("crop_padding", "cutout"))
-    return Augmentation(padding, mirrored, cutout, config.get("augment", "basic"), pictures.side)
-
-
 def augmented(pictures: "Pictures", change: Augmentation, seed: int) -> Image.Image:
     """Training pictures, one a row: as it is, then as `change` makes it each time; twice as large."""
     import torch
 
     rows, times = SHEET
     chosen = one_of_each(pictures)[:rows]
+    rows = len(chosen)
     pixels = words(torch.from_numpy(pictures.train_images[chosen]))
-    index = torch.arange(len(chosen)).repeat_interleave(times)
+    index = torch.arange(rows).repeat_interleave(times)
     draws = change.draw(len(index), torch.Generator().manual_seed(seed))
+    if change.flip and change.alternate:  # as in epochs that follow each other
+        first, epoch = draws.flip[::times].repeat_interleave(times), torch.arange(times).repeat(rows)
+        draws = draws._replace(flip=(first + epoch) % 2)
     fill = Normalization.of(pictures.train_moments, torch.device("cpu"), pictures.side).fill
-    many = channels(change(pixels, index, draws, fill)).unflatten(0, (len(chosen), times))
+    many = channels(change(pixels, index, draws, fill)).unflatten(0, (rows, times))
     both = torch.cat((channels(pixels)[:, None], many), 1).numpy()  # (rows, 1 + times, S, S, 3)
     side = both.shape[2] + 2
     sheet = np.pad(both, ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=138).transpose(0, 2, 1, 3, 4)
-    image = Image.fromarray(sheet.reshape(len(chosen) * side, (1 + times) * side, 3)[:-2, :-2].copy())
+    image = Image.fromarray(sheet.reshape(rows * side, (1 + times) * side, 3)[:-2, :-2].copy())
     return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)

@@ -1,37 +1,42 @@
-"""The report as blocks: for each origin its headline, the final test, the pictures and the stages; then what is missing
-or broken, and where everything comes from."""
+"""The report as blocks: for each origin its headline, the final test, the pictures and the stages; then what is broken
+or was not run, and where everything comes from."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from artifacts.figures import UNKNOWN, duration, percent, right_of
 from pictures.listing import named
+from pictures.summary import cautions
 from reporting import experiments, stages
 from reporting.blocks import Block, Bullets, Details, Facts, Heading, Table, Text
 from reporting.data_section import data_blocks
 from reporting.final_test import FinalTest
 from reporting.findings import Findings, Group, Origin, Run, exported, tests
-from reporting.leaderboard import board_blocks
+from reporting.leaderboard import board_blocks, chosen_by
 from reporting.tested import read, test_blocks, told
 from reporting.words import (
-    UNKNOWN,
     by_validation,
+    data_options,
     data_title,
-    duration,
     millions,
     network,
     network_in_words,
-    percent,
     recipe,
-    right_of,
+    val_images,
 )
 
-COMMANDS = {
+COMMANDS = {  # by which a stage is run
     "hyper-parameters": "python experiment.py run config_hpo.yml",
     "classic NAS": "python experiment.py run config_classic_nas.yml",
     "DARTS search": "python darts_search.py",
     "final training": "python retrain.py --genotype runs/darts_search/NAME/genotype.json",
+}
+TRIALS = {  # as in these files, for any data
+    "hyper-parameters": "python hpo_trial.py --epochs 30",
+    "classic NAS": "python classic_nas_trial.py --epochs 30 --max-params 3217226",
 }
 SINGLE_RUNS = 6  # whose curves are drawn; the provenance has all
 
@@ -52,11 +57,20 @@ def report_blocks(findings: Findings, predict: bool, device: str) -> list[Block]
         answer, rest = _group_blocks(origin, group, problems, predict, device)
         heading = Heading(2, titles[origin])
         blocks += [*answer, heading, *rest] if len(findings.groups) == 1 else [heading, *answer, *rest]
-    missing = [f"No {stage} yet: `{command}`" for stage, command in COMMANDS.items()
-               if stage not in _stages_there(findings)]
-    blocks += [Heading(2, "Missing or broken results"),
-               Bullets([*problems, *missing] or ["No result is missing or broken."])]
+    blocks += [Heading(2, "Broken or unfinished results"),
+               Bullets(problems or ["No result is broken or unfinished."]), *_not_run(findings)]
     return [*blocks, Heading(2, "Where the figures come from"), *_provenance(findings)]
+
+
+def _not_run(findings: Findings) -> list[Block]:
+    """Stages of which there is no result, be it on purpose, and how to run them on the same pictures."""
+    left = [stage for stage in COMMANDS if stage not in _stages_there(findings)]
+    origin, group = next(iter(findings.groups.items()))
+    options = data_options(origin.data, group.runs[0].config if group.runs else {})
+    commands = {stage: f"{COMMANDS[stage]} --set {shlex.quote(f'trialCommand={TRIALS[stage]} {options}')}"
+                if stage in TRIALS else f"{COMMANDS[stage]} {options}" for stage in left}
+    return [Text("Stages that were not run, and what runs them:"),
+            Bullets([f"{stage}: `{command}`" for stage, command in commands.items()])] if left else []
 
 
 def _titles(origins: list[Origin]) -> dict[Origin, str]:
@@ -142,7 +156,7 @@ def headline(group: Group) -> list[Block]:
         result, test = run.result, tests(run)
         epoch = (result.get("last") or {}).get("epoch", result["config"].get("epochs", UNKNOWN))
         return [*_lead(test, run), Facts([
-            (percent(test["accuracy"]), "accuracy on the test pictures, read once at the end"),
+            (percent(test["accuracy"], _images(test)), "accuracy on the test pictures, read once at the end"),
             (network(run.stage, result), "network"), (millions(result.get("parameters")), "parameters"),
             *_times(result, group)]),
             Text(f"`{run.name}`: {recipe(result)}; weights of epoch {epoch}. {rule}")]
@@ -154,8 +168,9 @@ def headline(group: Group) -> list[Block]:
     if not best:
         return [Text("No network has been trained to its end yet.", "note")]
     score, name, result = max(best, key=lambda item: item[0])
-    return [Text(_so_far(score, result), "lead"),
-            Facts([(percent(score), "best validation accuracy so far; the final test is still to come"),
+    return [Text(_so_far(score, result), "lead"), *_cautions(result),
+            Facts([(percent(score, val_images(result)),
+                    "best validation accuracy so far; the final test is still to come"),
                    (network(str(result.get("stage")), result), "network"),
                    (millions(result.get("parameters")), "parameters"),
                    *_times(result, group)]),
@@ -165,20 +180,29 @@ def headline(group: Group) -> list[Block]:
 
 def _lead(test: dict[str, Any], run: Run) -> list[Block]:
     """In a person's words: how many are right, how sure that is, and of which network."""
-    of = test.get("images") or sum(map(sum, test.get("confusion") or []))
+    of = _images(test)
     right = (right_of(round(test["accuracy"] * of), of, "test pictures") if of
              else f"{percent(test['accuracy'])} of the test pictures right")
-    return [Text(f"{right}.", "lead"),
+    return [Text(f"{right}.", "lead"), *_cautions(run.result),
             Text(f"The network: {network_in_words(run.stage, run.result)}, with "
                  f"{millions(run.result.get('parameters'))} parameters. None of these pictures was seen before the end."
                  + (" The interval, by Wilson's score, is where the share would lie for many more pictures of the same "
                     "kind, in 19 of 20 such tests." if of else ""))]
 
 
+def _images(test: dict[str, Any]) -> int:
+    """So many were tested with; 0: not told."""
+    return test.get("images") or sum(map(sum, test.get("confusion") or []))
+
+
+def _cautions(result: dict[str, Any]) -> list[Block]:
+    return [Text(f"Caution: {line}.", "warning") for line in cautions(result["data"])]
+
+
 def _so_far(score: float, result: dict[str, Any]) -> str:
     sure = by_validation({**result, "value": score})
-    return (f"Not tested yet. The best so far has {score:.1%} of its validation pictures right{sure}: "
-            f"{network_in_words(str(result.get('stage')), result)}.")
+    return (f"Not tested yet. The best so far has {percent(score, val_images(result))} of its validation pictures "
+            f"right{sure}: {network_in_words(str(result.get('stage')), result)}.")
 
 
 def _times(result: dict[str, Any], group: Group) -> list[tuple[str, str]]:
@@ -186,8 +210,9 @@ def _times(result: dict[str, Any], group: Group) -> list[tuple[str, str]]:
     trials = [trial.seconds or 0 for experiment in group.experiments for trial in experiment.state.trials]
     runs = [(run.result or {}).get("wall_seconds") or 0 for run in group.runs
             if not stages.is_seed_of_search(run, group.runs)]
-    return [(duration(result.get("wall_seconds")), "of training"),
-            (duration(sum(trials) + sum(runs)), "of computing for all results of this part")]
+    own, whole = (duration(seconds) for seconds in (result.get("wall_seconds"), sum(trials) + sum(runs)))
+    more = [(whole, "of computing for all results of this part")] if len(trials) + len(runs) > 1 else []
+    return [(own, "of training"), *more]
 
 
 def chosen(tested: list[Run], boards: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> tuple[Run, str]:
@@ -196,7 +221,7 @@ def chosen(tested: list[Run], boards: Mapping[str, dict[str, Any]] = MappingProx
     for run in tested:
         for name, board in boards.items():
             if run.name == exported(name, board):
-                return run, f"By the leaderboard: {board['chosen']}."
+                return run, chosen_by(board)
     if len(tested) == 1:
         return tested[0], "It is the only finished one of the final trainings."
     splits = {tuple((run.result["data"] | run.config).get(key) for key in ("train_images", "val_images", "seed"))

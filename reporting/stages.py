@@ -2,23 +2,13 @@
 
 from typing import Any
 
+from artifacts.figures import UNKNOWN, duration, percent, span
 from models.darts.genotype import EDGES, OPERATIONS, Genotype
 from reporting import charts, plots
 from reporting.blocks import Block, Cell, Details, Gallery, Heading, Heat, Picture, Table, Text
 from reporting.darts_drawing import alphas_figure, cells_figure, fits
 from reporting.findings import Run, tests
-from reporting.words import (
-    UNKNOWN,
-    by_validation,
-    data_name,
-    decided,
-    duration,
-    network,
-    percent,
-    recipe,
-    slug,
-    span,
-)
+from reporting.words import by_validation, data_name, decided, network, recipe, slug, val_images
 
 INPUTS = ("the cell before the last", "the cell before")  # sources 0 and 1 of a cell
 
@@ -34,14 +24,14 @@ def search_blocks(run: Run, runs: list[Run]) -> list[Block]:
         chosen = [one for one in runs if one.name.startswith(f"{run.name}/seed")
                   and (one.result or {}).get("genotype") == result.get("genotype")]
         shown = chosen[0] if chosen else run
-        rows = [[str(seed["seed"]), percent(seed["value"])] for seed in result["seeds"]]
+        rows = [[str(seed["seed"]), percent(seed["value"], val_images(result))] for seed in result["seeds"]]
         blocks.append(Table(["seed", result.get("metric", "value")], rows, (0, 1)))
     told = result.get("genotype") or (shown.metrics[-1].get("genotype") if shown.metrics else None)
     if result.get("diverged"):
         blocks.append(Text("This search diverged: its loss is not finite.", "warning"))
     elif run.result:
-        blocks += [Text(f"{percent(result.get('value'))} {result.get('metric', '')}{by_validation(result)}. "
-                        f"{_search_recipe(run)}"),
+        value = percent(result.get("value"), val_images(result))
+        blocks += [Text(f"{value} {result.get('metric', '')}{by_validation(result)}. {_search_recipe(run)}"),
                    *_supernet(result)]
     else:
         blocks.append(Text(f"Not finished: {run.epochs} of {run.config.get('epochs', '?')} epochs, "
@@ -144,8 +134,9 @@ def _figures(result: dict[str, Any]) -> Table:
             split = "test" if key == "test" else "validation" if "val_accuracy" in record else "training"
             of = {"test": "", "validation": "val_", "training": "train_"}[split]
             accuracy, loss = (record.get(of + what) for what in ("accuracy", "loss"))
-            count = {"test": record.get("images"), "validation": result["data"].get("val_images")}.get(split)
-            rows.append([name, str(record.get("epoch", "the last" if key == "test" else "")), split, percent(accuracy),
+            count = {"test": record.get("images"), "validation": val_images(result)}.get(split)
+            rows.append([name, str(record.get("epoch", "the last" if key == "test" else "")), split,
+                         percent(accuracy, count),
                          f"{span(accuracy * count, count)}%" if count and accuracy is not None else "",
                          f"{loss:.4f}" if isinstance(loss, int | float) else UNKNOWN])
     return Table(["figures", "epoch", "pictures", "accuracy", "95% interval", "loss"], rows, (1, 3, 4, 5))

@@ -2,14 +2,14 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
-from pictures.listing import shown
+from artifacts.figures import percent, right_of, span
+from pictures.listing import below
 from reporting.blocks import Block, Cell, Gallery, Heading, Heat, Picture, Table, Text
 from reporting.final_test import FinalTest, Mistake, final_test
 from reporting.findings import Run, tests
-from reporting.words import percent, reason, recipe, right_of, slug, span
+from reporting.words import reason, recipe, slug
 
 MANY = 30  # classes of which only the worst are listed
 NUMBERS = 20  # classes up to which there is a confusion matrix; above, the pairs that are taken for each other
@@ -48,16 +48,17 @@ def test_blocks(run: Run, found: FinalTest | None, why: str) -> list[Block]:
             return [*blocks, *_balanced(test)]
     elif abs(found.correct / found.images - test["accuracy"]) > 0.5 / found.images:
         blocks.append(Text(
-            f"The run says {percent(test['accuracy'])}; model.pt, read again here in fp32, {found.correct} of "
-            f"{found.images}, {percent(found.correct / found.images)}.", "warning"))
+            f"The run says {percent(test['accuracy'], found.images)}; model.pt, read again here in fp32, "
+            f"{found.correct} of {found.images}, {percent(found.correct / found.images, found.images)}.", "warning"))
     about = f"{recipe(result)}; {right_of(found.correct, found.images, 'test pictures')}"
     return [*blocks, *_balanced(test), *_confusion(found, about), *_per_class(found), *_mistakes(run, found)]
 
 
 def _balanced(test: dict[str, Any]) -> list[Block]:
     value = test.get("balanced_accuracy")
-    return [Text(f"Balanced accuracy, the mean of the classes' own: {percent(value)}. It counts each class alike, "
-                 "however many pictures it has.")] if isinstance(value, int | float) else []
+    return [Text("Balanced accuracy, the mean of the classes' own: "
+                 f"{percent(value, test.get('images'))}. It counts each class alike, however many "
+                 "pictures it has.")] if isinstance(value, int | float) else []
 
 
 # ---- which classes
@@ -92,7 +93,8 @@ def _per_class(found: FinalTest) -> list[Block]:
     worst = sorted(rows)[:MANY]
     note = [Text(f"The {MANY} weakest of {len(rows)} classes:", "note")] if len(rows) > MANY else []
     return [*note, Table(["class", "test accuracy", "95% interval", "right", "pictures"],
-                         [[name, percent(share), f"{span(right, count)}%" if count else "", str(right), str(count)]
+                         [[name, percent(share, count), f"{span(right, count)}%" if count else "", str(right),
+                           str(count)]
                           for share, name, right, count in worst], (1, 2, 3, 4), (1, [row[0] for row in worst]))]
 
 
@@ -112,7 +114,7 @@ def _mistakes(run: Run, found: FinalTest) -> list[Block]:
 
 
 def _mistake(mistake: Mistake, found: FinalTest, run: Run) -> Picture:
-    """With the file's name, if the picture is a file."""
+    """With its path within the data set, if the picture is a file."""
     import numpy as np
     from PIL import Image
 
@@ -125,7 +127,7 @@ def _mistake(mistake: Mistake, found: FinalTest, run: Run) -> Picture:
     if mistake.heat:
         image = with_heat(image, opened(mistake.heat) / 255)
     true, predicted = found.classes[mistake.true], found.classes[mistake.predicted]
-    name, what = shown(Path(mistake.file).name), f"{true} taken for {predicted}"
+    name, what = mistake.file and below(mistake.file, run.origin.data), f"{true} taken for {predicted}"
     title, named = (name, f"`{name}`") if name else (f"test picture {mistake.index}",) * 2
     return Picture(f"{slug(run.name)}-mistake-{mistake.index}.jpg", jpeg(image), f"{title}, {what}",
                    f"{named}: {what} ({mistake.probability:.1%} sure)")

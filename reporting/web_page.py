@@ -76,8 +76,8 @@ def _written(block: Block) -> Iterator[str]:
             yield from _table(block)
         case Heat():
             yield from _heat(block)
-        case Bullets(items):
-            yield f"<ul>{''.join(f'<li>{_inline(item)}</li>' for item in items)}</ul>"
+        case Bullets(items, kind):
+            yield f"<ul{_kinds([kind] if kind else [])}>{''.join(f'<li>{_inline(item)}</li>' for item in items)}</ul>"
         case Picture():
             yield from _figure(block)
         case Gallery(pictures, kind):

@@ -1,16 +1,15 @@
 """Figures and where they come from, in words."""
 
-import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+from artifacts.figures import UNKNOWN, span
 from models.darts.genotype_files import genotype_name
-from pictures.listing import named, without_folders
+from pictures.known import DATASETS
+from pictures.listing import TEST_SHARE, named, without_folders
 
-UNKNOWN = "not told"
-Z = 1.959964  # standard deviations to either side that hold 95% of a normal distribution
-MANY = 1000  # pictures from which on an interval is told to a tenth of a percent
 DATA = {"cifar10": "CIFAR-10", "digits": "handwritten digits"}
 NETWORKS = {
     "vgg": "VGG-19, a plain stack of 16 convolutions",
@@ -30,28 +29,13 @@ DECIDED = ((0.97, "nearly undecided: on every edge all operations weigh about th
            (-1.0, "decided: on nearly every edge one operation holds the weight"))
 
 
-def interval(right: float, of: int) -> tuple[float, float]:
-    """In which the share truly lies, as far as `right` of `of` tell: 95%, by the score of Wilson (1927)."""
-    share, scale = right / of, 1 + Z**2 / of
-    middle = (share + Z**2 / (2 * of)) / scale
-    half = Z / scale * math.sqrt(share * (1 - share) / of + Z**2 / (4 * of**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
-def span(right: float, of: int) -> str:
-    """That interval in percent, such as 88 to 99."""
-    low, high = interval(right, of)
-    return " to ".join(f"{100 * end:.{1 if of >= MANY else 0}f}" for end in (low, high))
-
-
-def right_of(right: int, of: int, what: str) -> str:
-    """Such as: 58 of 60 test pictures right (96.7%, 95% interval 89 to 99)"""
-    return f"{right:,} of {of:,} {what} right ({right / of:.1%}, 95% interval {span(right, of)})"
+def val_images(result: dict[str, Any]) -> int | None:
+    return result["data"].get("val_images")
 
 
 def by_validation(result: dict[str, Any]) -> str:
     """The interval of a result's value, if it is an accuracy of validation pictures."""
-    of, value = result["data"].get("val_images"), result.get("value")
+    of, value = val_images(result), result.get("value")
     if not of or not isinstance(value, int | float) or not str(result.get("metric")).startswith("validation accuracy"):
         return ""
     return f" (95% interval {span(value * of, of)}, by {of:,} pictures)"
@@ -62,23 +46,10 @@ def decided(entropy: float) -> str:
     return next(words for least, words in DECIDED if entropy > least)
 
 
-def percent(value: Any) -> str:
-    return f"{value:.2%}" if isinstance(value, int | float) else UNKNOWN
-
-
 def millions(count: Any) -> str:
     if not isinstance(count, int | float):
         return UNKNOWN
     return f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,.0f}"
-
-
-def duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
-        return UNKNOWN
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def value(item: Any) -> str:
@@ -93,6 +64,15 @@ def data_name(settings: dict[str, Any]) -> str:
 def reason(error: Exception, data: str) -> str:
     """On one line, without the folders above the data set: a page is shown to others."""
     return without_folders(str(error), data)
+
+
+def data_options(data: str, config: dict[str, Any]) -> str:
+    """The options that name a run's data set, without the folders above it, and say how it was read."""
+    given = {"test-share": ("test_share", TEST_SHARE), "image-size": ("image_size", "auto"), "fit": ("fit", "pad")}
+    words = [word for flag, (key, usual) in given.items() if config.get(key, usual) != usual
+             for word in (f"--{flag}", f"{config[key]}")]
+    words += [f"--{key.replace('_', '-')}" for key in ("skip_broken", "drop_duplicates") if config.get(key)]
+    return shlex.join(["--data", data if data in DATASETS else named(data), *words])
 
 
 def data_title(name: str) -> str:

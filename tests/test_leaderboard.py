@@ -116,8 +116,8 @@ def test_all_are_judged_by_the_pictures_that_none_has_seen(runs: Path, digits_di
     exported = load_model(runs / "model.pt", CPU)
     assert exported.facts["chosen"] == board["chosen"] and exported.facts["test"]["accuracy"] == won["test"]["accuracy"]
     card = (runs / "MODEL_CARD.md").read_text()
-    assert f"Chosen from the finalists of all stages of a pipeline: {board['chosen']}." in card
-    assert f"| test: accuracy | {won['test']['accuracy']:.6g} |" in card
+    assert f"In its pipeline {board['chosen']}." in card
+    assert f"| test accuracy | {won['test']['accuracy']:.1%} ({won['test']['right']} of 360 pictures, 95% int" in card
 
     with open(runs / "leaderboard.csv", newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -125,6 +125,8 @@ def test_all_are_judged_by_the_pictures_that_none_has_seen(runs: Path, digits_di
         one["stage"] for one in board["rows"]]
     output = capsys.readouterr().out
     assert all(one["network"] in output for one in board["rows"]) and "by 40 validation pictures" in output
+    assert f"seen; so few tell little: {won['validation']['right']} of 40 of them right" in output
+    assert "images/s: of the network alone, its input ready in memory; predict.py" in output
 
 
 def test_the_choice_reads_no_test_pictures(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,11 +191,13 @@ def test_finalists_that_diverged_or_are_missing_are_named(runs: Path, capsys: py
     (runs / "hpo").mkdir()
     (runs / "hpo/config.yml").touch()
     board = board_of(runs)
-    assert [one["stage"] for one in board["rows"]] == ["baseline"] and "the only finalist" in board["chosen"]
+    assert [one["stage"] for one in board["rows"]] == ["baseline"] and board["chosen"] == "the only finalist"
     assert {one["stage"]: one["reason"] for one in board["left_out"]} == {
         "darts": "its training diverged, the loss is not finite", "plain_mobilenet": "its model.pt is missing",
         **dict.fromkeys(("random_cell", "hpo"), "it has no result: its training has not come to an end")}
-    assert "Not ranked: darts, its training diverged" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "Not ranked: darts, its training diverged" in output and "then 1 network\n" in output
+    assert "\nThe only finalist.\n" in output and "Chosen" not in output
 
 
 def test_one_that_has_seen_validation_pictures_is_named(runs: Path, digits_dir: Path) -> None:

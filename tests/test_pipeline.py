@@ -268,7 +268,7 @@ def test_what_a_preset_sets_is_known_to_the_search_alone(tmp_path: Path) -> None
               "metric": "accuracy of the supernet on the alphas' half of the training images, over the last epoch"}
     write_json(stage.path / "result.json", result)
     assert stage.progress() == FINISHED
-    assert stage.outcome() == f"cells found, {result['metric']} 50.00%"
+    assert stage.outcome() == f"cells found, {result['metric']} 50.0%"
     with pytest.raises(ValueError, match="made with val_size = -1, wanted is 0"):
         RunStage("darts", plan(tmp_path), {"epochs": 2}).progress()
     write_json(stage.path / "result.json", result | {"config": config | {"preset": ""}})

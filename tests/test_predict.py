@@ -157,7 +157,7 @@ def test_broken_pictures_are_listed_at_the_end_and_the_others_predicted(model_fi
     assert [line.split("\t")[0] for line in out.splitlines()[1:]] == [str(tmp_path / f"{i}.jpg") for i in (1, 4)]
     lines = [line for line in error.splitlines() if line.startswith(str(tmp_path))]
     assert [line.split(":")[0] for line in lines] == [str(tmp_path / f"{i}.jpg") for i in (0, 2, 3)]
-    assert "3 of 5 files could not be decoded" in error.splitlines()[-1]
+    assert "3 of 5 pictures could not be used" in error.splitlines()[-1]
 
 
 # ---- the summary
@@ -174,7 +174,7 @@ def classes_of(out):
 def test_a_summary_goes_to_standard_error(model_file, folder, capsys):
     assert call(model_file, "--images", folder) == 0
     out, error = capsys.readouterr()
-    found = re.fullmatch(rf"{len(KINDS)} pictures in \d+\.\d s; (.*)\n", error)
+    found = re.fullmatch(rf"{len(KINDS)} pictures in \d+\.\d s, start and decoding included; (.*)\n", error)
     counts = Counter(classes_of(out))
     assert dict(part.split(": ") for part in found[1].split(", ")) == {name: str(n) for name, n in counts.items()}
 
@@ -195,7 +195,7 @@ def test_folders_named_as_classes_give_accuracy_and_confusion(model_file, by_cla
     pairs = list(zip(["ant"] * 3 + ["dog"] * 2, classes_of(out), strict=True))
     right = sum(true == predicted for true, predicted in pairs)
     lines = error.splitlines()
-    assert lines[1] == f"accuracy {right / 5:.2%}: {right} of 5 are what their folder or table says"
+    assert lines[1] == f"accuracy {right / 5:.1%}: {right} of 5 are what their folder or table says"
     header, *rows = [line.split() for line in lines[2:]]
     assert header[0] == "true" and header[-1] == "(predicted)"
     names = sorted({name for pair in pairs for name in pair})
@@ -226,13 +226,13 @@ def test_bad_rows_of_a_table_are_told_and_the_others_predicted(model_file, by_cl
     assert call(model_file, "--images", by_class / "labels.csv") == 1
     out, error = capsys.readouterr()
     assert len(out.splitlines()) == 3 and "accuracy not known: 1 of 2 pictures" in error
-    assert error.splitlines()[-2:] == ["line 3 of labels.csv: no file 'none.png'", "1 of 3 files could not be decoded"]
+    assert error.splitlines()[-2:] == ["line 3 of labels.csv: no file 'none.png'", "1 of 3 pictures could not be used"]
 
 
 def test_nothing_that_can_be_decoded(model_file, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"")
     assert call(model_file, "--images", tmp_path) == 1
-    assert re.fullmatch(r"0 pictures in \d+\.\d s", capsys.readouterr().err.splitlines()[0])
+    assert re.match(r"0 pictures in \d+\.\d s, start and decoding included\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("stranger", ["wolf/0.png", "0.png"])

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from artifacts.figures import percent
 from config import TrainingConfig, command_line, identity, run_script
 from pictures import SIDE
 from training import place
@@ -148,7 +149,7 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
         if not result.diverged:
             described = network if pictures.side == SIDE else {**network, "side": pictures.side}
             save_model(path / "model.pt", model, described, loaders.train.normalization, pictures.classes, outcome,
-                       pictures.digests(loaders.train.index.tolist()))
+                       *(pictures.digests(part.index.tolist() if part else ()) for part in loaders))
         folder.finish(outcome, device)
         if len(folder.records) == config.epochs:
             reporter.epoch(judged(folder.records[-1]))
@@ -160,11 +161,12 @@ def train(model: "torch.nn.Module", loaders: "Loaders", pictures: "Pictures", co
 
 def _tell(result: "FitResult", loaders: "Loaders", tested: Mapping[str, Any], path: Path) -> None:
     """The end of a training, to people."""
-    kind = "validation" if loaders.val else "training"
-    test_text = f", test accuracy {tested['accuracy']:.2%}" if tested else ""
+    kind, of, test = "validation" if loaders.val else "training", val_images(loaders), tested.get("images")
+    test_text = f", test accuracy {percent(tested['accuracy'], test)}" if tested else ""
     if "several_views_accuracy" in tested:
-        test_text += f" ({tested['several_views_accuracy']:.2%} by several views)"
-    print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {result.metric:.2%}{test_text}, {path}")
+        test_text += f" ({percent(tested['several_views_accuracy'], test)} by several views)"
+    value = percent(result.metric, of or len(loaders.train.index))
+    print(f"{'diverged' if result.diverged else 'done'}: {kind} accuracy {value}{test_text}, {path}")
 
 
 def judged(record: Mapping[str, float]) -> float:

@@ -43,11 +43,13 @@ def rows(folder):
 def test_facts_come_from_the_result(folder):
     found = rows(folder)
     assert found["data set"] == "cifar10" and found["checksum (sha256 of all pixels and labels)"] == "c0ffee"
-    assert found["classes"] == "ant, bee, cat, dog, eel" and found["train images"] == "45000"
-    assert found["parameters"] == str(sum(p.numel() for p in loaded(folder).model.parameters()))
+    assert found["classes"] == "ant, bee, cat, dog, eel" and found["training pictures"] == "45,000"
+    assert found["parameters"] == f"{sum(p.numel() for p in loaded(folder).model.parameters()):,}"
     assert [found[key] for key in ("optimizer", "lr", "epochs", "seed")] == ["SGD", "0.025", "7", "3"]
-    assert found["last: epoch"] == "7" and found["last: val accuracy"] == "0.9125" and found["last: val loss"] == "0.25"
-    assert found["best: val accuracy"] == "0.925" and found["test: accuracy"] == "0.8875"
+    assert found["last epoch"] == "7" and found["validation loss, last epoch"] == "0.25"
+    assert found["validation accuracy, last epoch"] == "91.25% (4,562 of 5,000 pictures, 95% interval 90.4 to 92.0)"
+    assert found["validation accuracy, best epoch"].startswith("92.50% (4,625 of 5,000")
+    assert (found["best epoch"], found["test accuracy"], found["training time"]) == ("5", "88.8%", "12 s")
     assert found["commit"] == "abc123" and found["hardware"] == r"A \| B" and "runs_dir" not in found
     assert DATASETS["cifar10"].licence in (folder / "MODEL_CARD.md").read_text()
 
@@ -76,7 +78,7 @@ def test_what_an_earlier_card_knows_is_kept(tmp_path):
 def test_what_is_not_known_is_said_so(folder, tmp_path):
     write_model_card(tmp_path, loaded(folder))
     found = rows(tmp_path)
-    for key in ("data set", "checksum (sha256 of all pixels and labels)", "settings", "test: accuracy", "commit"):
+    for key in ("data set", "checksum (sha256 of all pixels and labels)", "settings", "test accuracy", "commit"):
         assert found[key] == "not known", key
     text = (tmp_path / "MODEL_CARD.md").read_text()
     assert "Licence of the data set: not known" in text and "None" not in text and "no model file" in text
@@ -94,7 +96,25 @@ def test_licence_note(folder, tmp_path, name, words):
 def test_facts_in_the_model_file_do_without_a_result(tmp_path):
     trained = small_models.write(tmp_path / "model.pt", facts=RESULT)
     write_model_card(tmp_path, trained)
-    assert rows(tmp_path)["test: accuracy"] == "0.8875" and rows(tmp_path)["seed"] == "3"
+    assert rows(tmp_path)["test accuracy"] == "88.8%" and rows(tmp_path)["seed"] == "3"
+
+
+def test_an_accuracy_is_told_with_what_it_is_worth(tmp_path):
+    """The number of pictures, the interval, and why it may say too much; an epoch that is last and best comes once."""
+    test = {"accuracy": 0.8125, "images": 32, "loss": 1.16054, "several_views_accuracy": 0.71875,
+            "balanced_accuracy": 0.8125, "class_accuracy": {"ant": 4 / 9, "bee": 1.0}}
+    data = {"name": "camera", "train_images": 116, "val_images": 12, "side": 128, "fit": "pad", "subfolders": 12}
+    facts = {**RESULT, "test": test, "best": RESULT["last"], "data": data}
+    write_model_card(tmp_path, small_models.write(tmp_path / "model.pt", facts=facts))
+    found, text = rows(tmp_path), (tmp_path / "MODEL_CARD.md").read_text()
+    assert found["test accuracy"] == "81.2% (26 of 32 pictures, 95% interval 65 to 91)"
+    assert found["test accuracy by several views"] == "71.9%" and found["test loss"] == "1.161"
+    assert found["test accuracy of each class"] == "ant 44.4%, bee 100.0%" and found["test pictures"] == "32"
+    assert found["brought to"] == "128x128 pixels, keeping its proportions, with grey beside it"
+    assert "best epoch |" not in text and "{'" not in text and "diverged" not in found
+    caution = "12 folders within classes: their pictures are split at random"
+    before, _, after = text.partition("## Figures")
+    assert f"\n- {caution}" in before and f"**Caution:** {caution}" in after
 
 
 def test_a_full_disk_leaves_the_old_card(folder, tmp_path, monkeypatch):
@@ -119,7 +139,6 @@ def test_how_pictures_are_read(folder, tmp_path):
     assert "brought to 32x32 pixels, keeping its proportions, with grey beside it;" in text
     assert "- 16-bit grey: values 0 to 4095 in this data set, shown as 0 to 255; values beyond are cut off.\n" in text
     assert "- floating grey: values 0 to 1 in this data set" in text
-    assert rows(tmp_path)["grey range"] == "float [0, 1], integer [0, 4095]"
 
 
 def test_a_table_of_pictures_and_what_is_told_of_it(folder, tmp_path):
@@ -129,6 +148,7 @@ def test_a_table_of_pictures_and_what_is_told_of_it(folder, tmp_path):
     facts = {"data": data, "config": {"crop_padding": 4, "cutout": 8}}
     write_model_card(tmp_path, loaded(folder)._replace(facts=facts))
     found = rows(tmp_path)
-    assert found["data set"] == "birds/labels.csv" and found["notes"] == "read as Windows-1252; not used: 'a', 'b'"
-    assert found["crop_padding, in 32nds of the picture's side"] == "4" and "duplicates files" not in found
+    assert found["data set"] == "birds/labels.csv" and "a.jpg" not in (tmp_path / "MODEL_CARD.md").read_text()
+    assert "\n- read as Windows-1252\n- not used: 'a', 'b'\n" in (tmp_path / "MODEL_CARD.md").read_text()
+    assert found["crop_padding, in 32nds of the picture's side"] == "4"
     assert found["cutout, in 32nds of the picture's side"] == "8" and "/home" not in str(found)

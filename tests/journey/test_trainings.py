@@ -53,7 +53,7 @@ def test_what_stage_2_found_is_said_in_words(tmp_path: Path) -> None:
              "trials": {"total": 3}}
     write_json(tmp_path / "classic_nas/best.json", found)
     assert ExperimentStage("classic_nas", plan(tmp_path), {}).outcome() == (
-        "best validation accuracy 50.00% (a MobileNet with blocks of its own, 2,969,636 parameters)")
+        "best validation accuracy 50.0% (a MobileNet with blocks of its own, 2,969,636 parameters)")
 
 
 def test_what_a_pipeline_has_told_of_the_data_is_not_told_again(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_finalist_reads_no_test_pictures_and_keeps_off_those_that_are_held_out
     assert one.progress() == BEGUN, "its model.pt is missing"
     (one.path / "model.pt").touch()
     assert one.progress() == FINISHED and one.model() == one.path / "model.pt"
-    assert one.outcome() == "validation accuracy 50.00%"
+    assert one.outcome() == "validation accuracy 50.0%"
 
 
 def test_one_that_diverged_is_finished_and_the_pipeline_goes_on(tmp_path: Path) -> None:

@@ -43,13 +43,14 @@ def twice(root):
 def test_duplicates_are_counted(twice, opened, tmp_path):
     pictures = opened()
     assert left_out(pictures) == {
-        "duplicates": 3, "duplicates_files": [["train/dog/d.png", "train/dog/e.png"]],
+        "duplicates": 1, "duplicates_files": [["train/dog/d.png", "train/dog/e.png"]],
         "duplicates_across": 2, "duplicates_across_files": [["test/cat/a.png", "val/cat/b.png"]]}
     assert sizes(pictures)[0] == [11, 11]
     assert pictures.summary().splitlines()[1:] == [
         "  2 pictures are in two of training, validation and test (test/cat/a.png = val/cat/b.png), whose accuracies "
-        "then say too much (--drop-duplicates drops such)",
-        "  3 pictures are there twice or more (train/dog/d.png = train/dog/e.png) (--drop-duplicates drops such)",
+        "then say too much",
+        "  1 picture is there once more in the same class and part (train/dog/d.png = train/dog/e.png)",
+        "  --drop-duplicates keeps one of equal pictures, and none of those that are in two classes",
         f"  {next((tmp_path / 'cache').glob('*-duplicates.csv'))} lists all that are there twice"]
 
 
@@ -63,13 +64,16 @@ def test_all_their_files_are_listed(twice, opened, tmp_path, drop):
 
 
 def test_they_are_told_with_the_broken_ones(twice, opened, tmp_path):
-    """One round of mending, not two."""
+    """One round of mending, not two; a line a kind for people."""
     (twice / "train/cat/bad.png").write_bytes(b"no picture")
     message = refused(opened)
+    with pytest.raises(ValueError) as error:
+        opened()
+    assert [line.split(" ")[0] for line in error.value.lines[1:4]] == ["2", "1", "--drop-duplicates"]
     for words in ("1 of 30 pictures cannot be used: ", "; 2 pictures are in two of training, validation and test (test",
-                  "; 3 pictures are there twice or more (train", "-duplicates.csv lists them"):
+                  "; 1 picture is there once more in the same class and part (train", "-duplicates.csv lists them"):
         assert words in message, message
-    assert len(table(tmp_path)) == 6
+    assert len(table(tmp_path)) == 6 and message.count("--drop-duplicates") == 1
     assert "twice" not in refused(lambda: opened(drop_duplicates=True)), "which is what is done about them"
 
 
@@ -101,7 +105,7 @@ def in_two_classes(root):
 def test_pictures_in_two_classes_are_told_apart(in_two_classes, opened):
     pictures = opened()
     assert left_out(pictures) == {
-        "duplicates": 5, "duplicates_across": 3, "two_classes": 3,
+        "duplicates": 1, "two_classes": 3,
         "duplicates_files": [["train/dog/e.png", "train/dog/f.png"]],
         "two_classes_files": [["test/dog/b.png", "train/cat/\udcff.png"], ["val/dog/c.png", "train/cat/c.png"]]}
     assert ("\n  3 pictures are in two classes (test/dog/b.png = train/cat/\\xff.png, val/dog/c.png = train/cat/c.png)"

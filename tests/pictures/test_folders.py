@@ -261,7 +261,7 @@ def test_all_broken_files_are_named_in_one_run(broken, opened, tmp_path):
 def test_broken_files_can_be_skipped(broken, opened):
     pictures = opened(skip_broken=True)
     assert sizes(pictures) == ([15, 15], [5, 5], 0) and left_out(pictures) == {"broken": 14}
-    assert "\n  14 pictures that cannot be used left out" in pictures.summary()
+    assert "\n  left out: 14 pictures that cannot be used" in pictures.summary()
     for path in broken.glob("*/cat/bad*"):
         path.unlink()
     whole = opened()

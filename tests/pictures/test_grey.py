@@ -44,7 +44,7 @@ def test_what_keeps_to_the_range_needs_no_word(tmp_path):
 @pytest.mark.parametrize(("learnt", "largest", "words"), [
     ({"integer": [0, 4095]}, 4000, None),
     ({"integer": [0, 4095]}, 50_000, "values 0 to 50000: those of the training pictures are 0 to 4095; 3 pictures are "
-                                     "cut off there"),
+                                     "cut off there, the first {}/in/0.png"),
     ({"integer": [0, 65535]}, 4095, "values 0 to 4095: those of the training pictures are 0 to 65535; what was learnt "
                                     "is brighter"),
     (None, 65535, "values 0 to 65535: the training pictures had none such")])
@@ -58,11 +58,16 @@ def test_predictions_tell_of_another_range(tmp_path, capsys, learnt, largest, wo
     assert predict.main(argv) == 0
     out, error = capsys.readouterr()
     told = [line for line in error.splitlines() if line.startswith("warning: ")]
-    assert told == ([f"warning: 16-bit grey in 3 pictures, {words}"] if words else []) and len(out.splitlines()) == 5
+    words = [f"warning: 16-bit grey in 3 pictures, {words.format(tmp_path)}"] if words else []
+    assert told == words == error.splitlines()[:len(words)], "before what it bears on"
+    assert len(out.splitlines()) == 5
 
 
 def test_one_picture_is_one():
     seen = GreySeen({"float": (0, 1)})
     seen.add(Values("float", 0, 2))
+    one = GreySeen({"float": (0, 1)})
+    one.add(Values("float", 0, 2), "a.tif")
+    assert one.lines() == [f"{line}: a.tif" for line in seen.lines()]
     assert seen.lines() == ["floating grey in 1 picture, values 0 to 2: those of the training pictures are 0 to 1; "
                             "1 picture is cut off there"]

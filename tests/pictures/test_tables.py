@@ -81,7 +81,7 @@ def test_every_bad_row_is_named_at_once(images):
                   "images/7.png: not a picture", "--skip-broken goes on without them"):
         assert words in message, message
     assert "\n" not in message and message.count("9.png") == 1
-    assert "; 1 picture is there twice or more (images/9.png) (--drop-duplicates drops such); " in message
+    assert "; 1 picture is there once more in the same class and part (images/9.png); --drop-dup" in message
     pictures = load(file, images / "cache", skip_broken=True)
     assert pictures.counts["broken"] == 7 and pictures.counts["duplicates"] == 1
     assert pictures.classes == ("cat", "dog") and len(pictures.train_labels) + pictures.test_size == 12 - 7
@@ -104,7 +104,8 @@ def test_pictures_twice_in_a_table(images):
     ("filename,label", "pl", None), ("label,filename", "lp", None), ("image,class", "pl", None),
     ("Class,Image Path", "lp", None), ("id,label,img,width", "xlpx", "columns not used: 'id', 'width'"),
     ("species,file_name", "lp", None), ("kind,picture", "lp", None), ("image,wording,split", "pls", None),
-    ("split,photo,category,note", "splx", "column not used: 'note'"), ("name,kind", "pl", None)])
+    ("split,photo,category,note", "splx", "column not used: 'note'"), 
+    ("name,kind", "pl", "columns taken in order as path, label: 'name', 'kind'")])
 def test_columns_are_found_by_their_names(images, header, order, unused):
     values = [{"p": path, "l": label, "s": "test" if number % 2 else "train", "x": str(number)}
               for number, (path, label) in enumerate(row.split(",") for row in ROWS)]
@@ -118,6 +119,18 @@ def test_a_header_that_leaves_columns_open_is_refused(images):
     with pytest.raises(ValueError, match="no column is named as the label, such as label or classname; there are "
                                          "'image', 'x', 'y'"):
         in_table(table(images, ["image,x,y", *(f"{row},1" for row in ROWS)]))
+
+
+@pytest.mark.parametrize(("header", "order"), [("Klasse;Ort;Datei", "lxp"), ("Datei;Klasse;Ort", "plx"),
+                                               ("Klasse;Datei", "lp")])
+def test_a_header_that_is_not_understood_is_told_by_its_names(images, header, order):
+    """Its columns are not taken in an order that the rows contradict."""
+    rows = [{"p": path, "l": label, "x": "Ulm"} for path, label in (row.split(",") for row in ROWS)]
+    file = table(images, [header, *(";".join(row[role] for role in order) for row in rows)])
+    told = ", ".join(map(repr, header.split(";")))
+    with pytest.raises(ValueError, match="line 1 looks like a header, but no column is named as the path, such as path "
+                                         f"or filename; there are {told}"):
+        in_table(file)
 
 
 def test_a_bad_row_is_told_in_the_order_of_the_header(images):

@@ -101,7 +101,7 @@ def test_trials_are_shown_where_they_are(fake: Fake) -> None:
     assert "millions" in axes.get_xlabel() and "%" in axes.get_ylabel()
     title = axes.get_title()
     assert "abc" in title and "5 of 8 trials" in title and "cifar10: 200 training and 100 validation images" in title
-    assert any(text.startswith("best: 50.00%") for text in legend(figure))
+    assert any(text.startswith("best: 50.0%") for text in legend(figure))
 
 
 def test_mobilenet_has_no_accuracy_without_a_run_by_the_same_recipe(fake: Fake) -> None:
@@ -119,7 +119,7 @@ def test_newest_run_of_mobilenet_by_the_same_recipe_is_marked(fake: Fake) -> Non
     baseline("new", 0.35, 2, max_params=0, data={**DATA, "name": "elsewhere/cifar10"})
     baseline("other", 0.9, 3, epochs=30)
     figure, _ = figures(fake)
-    assert "plain MobileNet by the same recipe: 35.00%" in legend(figure)
+    assert "plain MobileNet by the same recipe: 35.0%" in legend(figure)
     assert figure.axes[0].collections[-1].get_offsets().tolist() == [pytest.approx([3.217226, 35.0])]
 
 

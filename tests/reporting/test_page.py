@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from test_report import build, hpo_trials, result, write_experiment, write_run
 
+from artifacts import figures
 from guard.results import Results
 from guard.trials import Trial
 from models import BASELINES, MODELS
@@ -34,14 +35,23 @@ ORIGIN = Origin("toy", "a" * 64, "")
 @pytest.mark.parametrize(("right", "of"), [(58, 60), (3, 7), (9_731, 10_000), (1, 2)])
 def test_the_ends_of_an_interval_are_as_far_from_the_share_as_chance_goes(right, of):
     """What defines Wilson's: a share p0 is inside if |p - p0| <= z sqrt(p0 (1 - p0) / n)."""
-    for end in words.interval(right, of):
-        assert abs(right / of - end) == pytest.approx(words.Z * math.sqrt(end * (1 - end) / of))
+    for end in figures.interval(right, of):
+        assert abs(right / of - end) == pytest.approx(figures.Z * math.sqrt(end * (1 - end) / of))
 
 
 def test_intervals_in_words():
-    assert words.right_of(58, 60, "test pictures") == "58 of 60 test pictures right (96.7%, 95% interval 89 to 99)"
-    assert words.span(0, 10) == "0 to 28" and words.span(10, 10) == "72 to 100"
-    assert words.span(9731, 10_000) == "97.0 to 97.6"
+    assert figures.right_of(58, 60, "test pictures") == "58 of 60 test pictures right (96.7%, 95% interval 89 to 99)"
+    assert figures.span(0, 10) == "0 to 28" and figures.span(10, 10) == "72 to 100"
+    assert figures.span(9731, 10_000) == "97.0 to 97.6"
+    assert figures.span(0.8 * figures.FEW, figures.FEW) == "67 to 89", "why fewer validation pictures are few"
+
+
+def test_a_share_has_the_digits_that_its_pictures_can_tell():
+    assert figures.percent(26 / 32, 32) == figures.percent(26 / 32) == "81.2%"
+    assert figures.percent(0.91375, 1600) == "91.38%"
+    assert figures.with_error(0.5, 0.1443, 12) == "50.0% ± 14.4" and figures.percent(None, 5) == "not told"
+    assert figures.accuracy(0.75, 32) == "75.0% (24 of 32 pictures, 95% interval 58 to 87)"
+    assert [figures.counted(n, "run") for n in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
 
 
 def test_the_answer_comes_first_and_checksums_last(tmp_path):
@@ -50,6 +60,7 @@ def test_the_answer_comes_first_and_checksums_last(tmp_path):
     page, text = build(tmp_path)
     assert text.startswith("# Results: Holidays\n\n**58 of 60 test pictures right (96.7%, 95% interval 89 to 99).**")
     assert "The network: VGG-19, a plain stack of 16 convolutions, with 1.23 million parameters" in text
+    assert "of computing for all" not in text, "which would be the only training's once more"
     assert "Wilson" in text and page.index("58 of 60") < page.index("<nav")
     for told in ("aaaaaaaaaaaa", "torch 2.11"):
         assert told in text and text.index(told) > text.index("## Where the figures come from")
@@ -128,7 +139,7 @@ def test_a_network_for_larger_pictures_is_drawn_and_counted_as_such(tmp_path):
     _, text = build(tmp_path)
     drawing = (tmp_path / "report_pictures/classic_nas-network.svg").read_text()
     assert "<!-- of 128x128: 3 to 32 channels, 32x32 -->" in drawing
-    assert f"| n1 | SUCCEEDED | 60.00% | 39 to 78 | {count_parameters(BASELINE, 5, 128):,} |" in text
+    assert f"| n1 | SUCCEEDED | 60.0% | 39 to 78 | {count_parameters(BASELINE, 5, 128):,} |" in text
     assert count_parameters(BASELINE, 5, 128) != count_parameters(BASELINE, 5)
 
 
@@ -145,7 +156,7 @@ def test_few_validation_pictures_are_told(tmp_path):
     write_run(tmp_path, "retrain/x", result("retrain", 0.5))
     _, text = build(tmp_path)
     assert "model vgg (95% interval 70 to 97, by 20 pictures). Trials inside of that are not told apart," in text
-    assert "| last epoch | 2 | validation | 50.00% | 30 to 70% |" in text
+    assert "| last epoch | 2 | validation | 50.0% | 30 to 70% |" in text
 
 
 # ---- which classes
@@ -187,7 +198,7 @@ def test_a_hundred_classes_are_told_by_the_pairs_that_are_confused(tmp_path):
     [pairs, classes] = [block for block in blocks if isinstance(block, Table)]
     assert "matrix of 100 classes is too large to read" in str(blocks)
     assert pairs.rows[0] == ["class 7", "class 9", "5", "50%"] and len(pairs.rows) == tested.PAIRS
-    assert len(classes.rows) == tested.MANY and classes.rows[0][:2] == ["class 7", "40.00%"]
+    assert len(classes.rows) == tested.MANY and classes.rows[0][:2] == ["class 7", "40.0%"]
 
 
 def test_two_classes_make_a_small_matrix(tmp_path):
@@ -215,9 +226,10 @@ def test_what_results_tell_of_balance_and_recall_is_shown(tmp_path):
                      "two_classes_files": [["ant/\udcff.png", "bee/<b>.png"]]}
     write_run(tmp_path, "retrain/x", told)
     page, text = build(tmp_path)
-    assert "the mean of the classes' own: 81.25%" in text and "| bee | 60.00% | 23 to 88% | 3 | 5 |" in text
-    assert "> Of the files: 1 picture is in two classes" in text
-    assert "; 2 pictures that cannot be used left out; 1 file is no picture" in text
+    assert "the mean of the classes' own: 81.2%" in text and "| bee | 60.0% | 23 to 88% | 3 | 5 |" in text
+    assert "\n> - 1 picture is in two classes" in text
+    assert "\n> - left out: 2 pictures that cannot be used\n" in text and "\n\n- 1 file is no picture\n" in text
+    assert '<ul class="warning"><li>1 picture is in' in page
     assert r"(ant/\xff.png = bee/&lt;b&gt;.png)" in page
 
 
@@ -258,8 +270,8 @@ def test_mistakes_are_the_users_own_files(tmp_path, folder, fit):
     found = tested.read(group.runs[0], True, "cpu")[0]
     assert len(found.mistakes) > 2 and "LayerCAM" in text
     for mistake in found.mistakes:
-        name = mistake.file.rpartition("/")[2]
-        assert CLASSES[mistake.true] in name  # the order of files is that of the cache
+        name = mistake.file.removeprefix(f"{folder}/")
+        assert name.startswith(f"test/{CLASSES[mistake.true]}/")  # the order of files is that of the cache
         assert f"`{name}`: {CLASSES[mistake.true]} taken for" in text and f"`{chr(92)}" not in text
         picture = Image.open(tmp_path / f"runs/report_pictures/retrain-x-mistake-{mistake.index}.jpg")
         height = photographs.LARGEST // (2 if fit == "stretch" else 1)
@@ -319,7 +331,7 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
         name, classes = pictures.name, pictures.classes
         train_images, train_labels, train_moments = (pictures.train_images, pictures.train_labels,
                                                      pictures.train_moments)
-        side, paths = pictures.side, staticmethod(pictures.paths)
+        side, paths, counts = pictures.side, staticmethod(pictures.paths), pictures.counts
 
     config = {"crop_padding": 4, "flip": "on", "cutout": 8, "seed": 1}
     origin = Origin(str(folder), pictures.checksum, "")
@@ -327,7 +339,7 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
     [sizes] = data_section._sizes(Guarded, None)
     assert sizes.rows[0] == ["ant", "4", "20.0%", ""] and sizes.bars == (1, [1.0] * 5)
     [sheet] = data_section._augmented(Guarded, origin, config)
-    assert "shifted by up to 4 pixels, mirrored, a square of 8 pixels blanked" in sheet.caption
+    assert "by up to 4 pixels (beside it the mean colour), mirrored, a square of 8 pixels blanked" in sheet.caption
     image = np.asarray(Image.open(io.BytesIO(sheet.content)))[::2, ::2]
     assert image.shape == (5 * 34 - 2, 9 * 34 - 2, 3)
     for row, i in enumerate(photographs.one_of_each(pictures)):
@@ -337,6 +349,27 @@ def test_classes_and_augmentation_are_shown_without_the_test_pictures(tmp_path, 
     assert data_section._augmented(Guarded, origin, {}) == []  # an older version, which does not tell
     [none] = data_section._augmented(Guarded, origin, {"crop_padding": 0, "flip": "off", "cutout": 0})
     assert "No picture was changed" in none.text
+    quick = {**config, "cutout": 0, "alternate": True, "crop_border": "reflect"}  # each setting shows
+    for shift, told in ((0, ": mirrored in every other epoch."), (4, "(beside it its mirror image), mirrored")):
+        [sheet] = data_section._augmented(Guarded, origin, {**quick, "crop_padding": shift})
+        first = np.asarray(Image.open(io.BytesIO(sheet.content)))[:64:2, ::2]
+        own, *others = [first[:, 34 * k : 34 * k + 32] for k in range(9)]
+        assert told in sheet.caption and all({*map(tuple, other.reshape(-1, 3))} <= {*map(tuple, own.reshape(-1, 3))}
+                                             for other in others)  # no other colour beside it
+        assert shift or [np.array_equal(other, own) for other in others] in ([True, False] * 4, [False, True] * 4)
+
+
+def test_grey_of_many_bits_is_shown_as_the_network_sees_it(tmp_path):
+    """12 bits in a file of 16 would be black by the usual range."""
+    for name in CLASSES[:2]:
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(4):
+            values = np.full((40, 40), 3000 + i, np.uint16)
+            values[0, :2] = 0, 4000
+            Image.fromarray(values).save(tmp_path / "set" / name / f"{i}.tif")
+    pictures = load(str(tmp_path / "set"), tmp_path, image_size="32")
+    for face in data_section._faces(pictures, Origin("set", pictures.checksum, ""))[0].pictures:
+        assert 160 < np.asarray(Image.open(io.BytesIO(face.content))).mean() < 220
 
 
 def test_a_folder_that_has_gone_is_told(tmp_path):
