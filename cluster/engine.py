@@ -77,6 +77,8 @@ def run(folder: Path, address: str | None, new: bool = False) -> tuple[Results, 
         with Signals() as early, ray, Signals() as late:  # anew, since Ray has taken them over
             failure = _tune(config, space, record, lambda: bool(early.received or late.received))
         return record.results(config, space), failure, early.received or late.received
+    except SystemExit as stop:  # by Ray's handler of SIGTERM, which is in place while Ray starts
+        return record.results(config, space), "", int(stop.code)
     except (ValueError, StartFailed):
         if new and not record.entries:
             for name in (SETTINGS, LINES):

@@ -17,7 +17,7 @@ from fake_experiment import Fake
 from files import read_object
 from models.mobilenet_space.choices import BLOCKS, skips
 from models.mobilenet_space.space import BASELINE, choices, count_macs, count_parameters
-from reporting import nas_plots
+from reporting import handing_on, nas_plots
 from reporting.nas_plots import Point
 
 DATA = {"name": "a/cifar10", "checksum": "c", "classes": 10, "train_images": 200, "val_images": 100}
@@ -201,7 +201,7 @@ def test_the_command_writes_both(fake: Fake, tmp_path: Path, capsys: pytest.Capt
     fake.load()
     experiment.main(["results", str(fake.folder), "--out", "out"])
     assert "wrote out/accuracy_parameters.png and out/best.png" in capsys.readouterr().out
-    for name in experiment.PICTURES:
+    for name in handing_on.PICTURES:
         with Image.open(tmp_path / "out" / name) as image:
             assert image.format == "PNG" and image.width > 900 and len(image.convert("L").getcolors()) > 20
 
