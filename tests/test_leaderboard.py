@@ -115,6 +115,7 @@ def test_all_are_judged_by_the_pictures_that_none_has_seen(runs: Path, digits_di
     assert board["winner"] == won["stage"] and won["behind"]["tied"]
     exported = load_model(runs / "model.pt", CPU)
     assert exported.facts["chosen"] == board["chosen"] and exported.facts["test"]["accuracy"] == won["test"]["accuracy"]
+    assert exported.judged.tolist() == pictures.digests(index).tolist() and len(exported.learnt)
     card = (runs / "MODEL_CARD.md").read_text()
     assert f"In its pipeline {board['chosen']}." in card
     assert f"| test accuracy | {won['test']['accuracy']:.1%} ({won['test']['right']} of 360 pictures, 95% int" in card
