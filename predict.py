@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from artifacts.file_kinds import kind_of
 from config import PredictConfig, command_line, merge, run_script
 from files import atomic_write
 from pictures import SIDE
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # slow to import; meanwhile the first worker starts
 
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})  # in a table
 VERIFIED = 256  # pictures of --images that an export is verified on
+EARLIER = {"none": "a text file", "onnx": "an ONNX file", "torch": "an export of torch.export"}  # kinds of --out
 PIECE = 32  # pictures a forward pass on a CPU, whose caches hold their feature maps; those of 256 they do not
 
 
@@ -77,6 +79,9 @@ def check_out(config: PredictConfig, pictures: Named) -> None:
     if any(Path(place).resolve() in above for place in pictures.places) or any(
             _is_same(config.out, path) for path in pictures):
         raise ValueError(f"out = {config.out!r}: one of the files of --images, which would be overwritten")
+    kind, earlier = kind_of(out) or "something else", EARLIER[config.export]
+    if out.stat().st_size and not kind.startswith(earlier):
+        raise ValueError(f"out = {config.out!r}: is there, and no earlier output ({kind}), which would be overwritten")
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -278,14 +278,18 @@ def test_names_that_are_not_unicode_are_told_apart(model_file, tmp_path, capsys)
     ("{model}", "the model itself"), ("{link to model}", "the model itself"), ("{folder}/a.png", "one of the files of"),
     ("{folder}/.hidden", "one of the files of"), ("{hard link}", "one of the files of"),
     ("{folder}/inner", "a folder; give a file"), ("/dev/null", "a device or pipe"),
+    ("{elsewhere}/b.png", "no earlier output (a picture)"), ("{elsewhere}/b.pt", "no earlier output (something else)"),
 ])
 @pytest.mark.parametrize("export", [[], ["--export", "onnx"]])
 def test_out_overwrites_neither_pictures_nor_the_model(model_file, folder, tmp_path, capsys, out, words, export):
     (tmp_path / "model").symlink_to(model_file)
     (tmp_path / "picture").hardlink_to(folder / "a.png")
+    (tmp_path / "b.png").write_bytes((folder / "a.png").read_bytes())
+    (tmp_path / "b.pt").write_bytes(model_file.read_bytes())
     out = out.format(**{"model": model_file, "folder": folder, "link to model": tmp_path / "model",
-                        "hard link": tmp_path / "picture"})
-    before = {path: path.read_bytes() for path in (model_file, folder / "a.png", folder / ".hidden")}
+                        "hard link": tmp_path / "picture", "elsewhere": tmp_path})
+    files = model_file, folder / "a.png", folder / ".hidden", tmp_path / "b.png", tmp_path / "b.pt"
+    before = {path: path.read_bytes() for path in files}
     assert call(model_file, "--images", folder, "--out", out, *export) == 2
     error = capsys.readouterr().err
     assert f"out = '{out}': " in error and words in error and error.count("\n") == 1

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -340,9 +341,11 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(traced, darts_file, tmp
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (tmp_path / "net.pt2").write_text("old")
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as earlier:
+        earlier.writestr("net/archive_format", "pt2")
+    old = (tmp_path / "net.pt2").read_bytes()
     monkeypatch.setattr(os, "fsync", full)
     assert predict.main(["--model", str(darts_file), "--export", "torch", "--out", str(tmp_path / "net.pt2")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "No space left" in error
-    assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"] and (tmp_path / "net.pt2").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt2"] and (tmp_path / "net.pt2").read_bytes() == old
