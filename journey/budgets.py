@@ -88,6 +88,7 @@ class PipelineConfig(DataConfig):
                           "that; by itself in budget full, where --no-refit does not")
     set: tuple = setting((), "STAGE.KEY=VALUE, a setting of a stage's script or a key of its experiment's file, in "
                          "place of the budget's; such as retrain.epochs=50 or hpo.maxTrialNumber=8")
+    balance: bool = setting(False, "for unequal classes: each counts alike in the loss of every training")
     minutes: float = setting(0.0, "fit stages, epochs, trials and sizes to so many, by a measurement at the start; 0: "
                              "as the budget has them", minimum=0)
     seed: int = setting(0, "seed of every stage", minimum=0, maximum=2**31 - 2)

@@ -14,7 +14,7 @@ from files import atomic_write
 from pictures import SIDE
 from pictures.known import DATASETS
 from pictures.listing import shown, unused_share
-from pictures.split import parts
+from pictures.split import parts, validation_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,8 @@ def loaded(config: DataConfig) -> DataSet:
     from pictures.dataset import load  # and torch: slow
 
     found = load(**config.data_set)
-    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(), found.side,
+    aside = found.given_val or validation_size(len(found.train_labels), len(found.classes))
+    return DataSet(found.checksum, found.classes, found.train_labels, found.given_val, found.summary(aside), found.side,
                    found.test_size)
 
 

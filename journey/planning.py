@@ -42,7 +42,8 @@ def plan(config: PipelineConfig, runs: Path) -> tuple[list[AnyStage], Timetable 
         if name in wanted and before not in wanted and not (runs / file).exists():
             raise ValueError(f"stages = {name}: needs the {Path(file).name} of {before}, which is not there yet; add "
                              f"{before}")
-    tables = {name: {**fitted(config.budget, name, data.images, len(data.classes), data.given_val),
+    balance = {"balance": True} if config.balance else {}
+    tables = {name: {**balance, **fitted(config.budget, name, data.images, len(data.classes), data.given_val),
                      **given.get(CONTROLS.get(name, ""), {}), **given[name]}
               for name in SETTINGS if name in stages_of(config.budget)}
     timetable = None

@@ -139,6 +139,13 @@ def test_no_larger_than_mobilenet_for_pictures_of_that_size(size: str, stem: int
     assert command_line(budgets.SETTINGS["classic_nas"], words[2:], "")["max_params"] == 3217226 + stem
 
 
+def test_balance_is_that_of_every_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    commands = dry_run(capsys, "--data", "digits", "--budget", "demo", "--balance", "--runs-dir", str(tmp_path),
+                       "--set", "retrain.balance=no")
+    balanced = {name for name, words in commands.items() if "--balance" in " ".join(words).split()}
+    assert balanced == {"baseline", "hpo", "classic_nas", "darts"} and "--no-balance" in commands["retrain"]
+
+
 AWKWARD = ["a # b", "a: b", "a\tb", "a\nb", "it's", 'say "x"', "$HOME", "`date`", "ä Ω", "{a: 1}", "-a", "a\\nb", "*"]
 
 
