@@ -2,6 +2,9 @@
 
 Training and predict.py read pictures by these lines, and a copy of this file lies beside every exported network, whose
 metadata hold the arguments under "preprocess": `batch(paths, **preprocess)` is what the network was made for.
+
+By themselves they refuse what Pillow does by itself: more than 178 megapixels (`Image.MAX_IMAGE_PIXELS = None`), HEIC
+(`pillow_heif.register_heif_opener()`), and broken chunks beside the pixels, which pictures/reading.py goes around.
 """
 
 import math
