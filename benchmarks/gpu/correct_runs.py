@@ -24,11 +24,12 @@ from models import build_model
 from models.darts.genotype_files import load_genotype
 from models.darts.network import DartsNetwork
 from pictures.dataset import training_batches
-from training import loop, trial
+from training import loop
 from training.average import Average
 from training.graphs import WARM, set_rate
 from training.hardware import pick_dtype
 from training.loop import build_optimizer, fit, set_seed, train_step
+from training.reporter import Reporter
 from training.search import Search
 
 # ---- fit
@@ -122,12 +123,12 @@ def deterministic() -> Iterator[None]:
 def stopped_in_the_second_epoch(command: ModuleType, argv: Sequence[str]) -> None:
     seen: list[float] = []
 
-    def stop(metric: float) -> None:
+    def stop(reporter: Reporter, metric: float) -> None:
         seen.append(metric)
         if len(seen) == 2:
             raise Stopped
 
-    with suppress(Stopped), mock.patch.object(trial, "report_epoch", stop):
+    with suppress(Stopped), mock.patch.object(Reporter, "epoch", stop):
         completed(command, argv)
 
 

@@ -24,7 +24,7 @@ from training.loop import build_optimizer, set_seed, train_step
 pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds")
 from models.kernels import sums
 
-EXACT = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
+EXACT = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 6e-3}
 TYPES = pytest.mark.parametrize("dtype", [torch.float64, *(pytest.param(dtype, marks=pytest.mark.slow)
                                                            for dtype in (torch.float32, torch.bfloat16))], ids=str)
 
