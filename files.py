@@ -60,13 +60,22 @@ def remove_torn(folder: str | os.PathLike) -> None:
     """Remove what `atomic_write` of a process that was killed has left in `folder`; never what a living one writes."""
     for file in Path(folder).glob(".*"):
         if TORN.fullmatch(file.name) and file.is_file():
-            with contextlib.suppress(OSError):  # locked, gone by now, or of somebody else
+            with contextlib.suppress(OSError):  # gone by now, or of somebody else
                 handle = os.open(file, os.O_RDWR)
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(file)
+                    if locked(handle):
+                        os.unlink(file)
                 finally:
                     os.close(handle)
+
+
+def locked(handle: int) -> bool:
+    """Whether the open file is ours by now: nobody else holds its lock, which ends with those who have it open."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def no_room(error: OSError, path: Path, needs: int | None = None, written: int = 0) -> OSError:

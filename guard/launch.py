@@ -1,7 +1,6 @@
 """The start of an NNI experiment: by nnictl, one at a time, and undone unless its web server is on loopback only."""
 
 import contextlib
-import fcntl
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from files import locked
 from guard import processes, registry, web_server
 from guard.registry import Experiment
 
@@ -33,25 +33,17 @@ def start_lock() -> Iterator[None]:
     other's tuner and search space. No longer than a start may take: another user can hold the lock, but not us up."""
     handle = os.open(tempfile.gettempdir(), os.O_RDONLY)  # the same for every user, HOME and working directory
     try:
-        if not _locked(handle):
+        if not locked(handle):
             print("waiting for another experiment to start", flush=True)
             end = time.monotonic() + START_SECONDS
-            while not (locked := _locked(handle)) and time.monotonic() < end:
+            while not (ours := locked(handle)) and time.monotonic() < end:
                 time.sleep(0.2)
-            if not locked:
+            if not ours:
                 print(f"note: somebody has kept the lock of starts, on {tempfile.gettempdir()}, for "
                       f"{START_SECONDS:.0f} s: going on without", flush=True)
         yield
     finally:
         os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def create(config_file: Path, port: int, home: Path) -> Experiment:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from files import locked
 from guard.logs import GO_ON
 from training.progress import TOLD
 from training.stopping import Signals
@@ -69,7 +70,7 @@ def at_work(runs: Path) -> Iterator[int]:
         except OSError:
             raise ValueError(f"runs_dir = {str(runs)!r}: another pipeline is at work there") from None
         end, told = time.monotonic() + WAIT_SECONDS, False
-        while not _free(file):
+        while not locked(file):
             if time.monotonic() > end:
                 raise ValueError(f"runs_dir = {str(runs)!r}: a stage of an earlier run is still at work there")
             if not told:
@@ -79,11 +80,3 @@ def at_work(runs: Path) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _free(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
